@@ -1,0 +1,47 @@
+# Libraries found on the system; scripts/setup.sh installs them. Each missing one is reported with its Debian package.
+find_package(Threads REQUIRED)
+
+# t6_find(<package> <debian package> [args...]): find_package with a message that says what to install.
+macro(t6_find package debian)
+  find_package(${package} ${ARGN} QUIET)
+  if(NOT ${package}_FOUND)
+    message(FATAL_ERROR "${package} was not found. Install it with scripts/setup.sh (Debian package ${debian}).")
+  endif()
+endmacro()
+
+# t6_find_plain(<name> <header> <library> <debian package>): a library without a CMake package, as target T6::<name>.
+function(t6_find_plain name header library debian)
+  find_path(T6_${name}_INCLUDE ${header})
+  find_library(T6_${name}_LIBRARY ${library})
+  if(NOT T6_${name}_INCLUDE OR NOT T6_${name}_LIBRARY)
+    message(FATAL_ERROR "${name} was not found. Install it with scripts/setup.sh (Debian package ${debian}).")
+  endif()
+  add_library(T6::${name} UNKNOWN IMPORTED GLOBAL)
+  set_target_properties(T6::${name} PROPERTIES IMPORTED_LOCATION ${T6_${name}_LIBRARY}
+                        INTERFACE_INCLUDE_DIRECTORIES ${T6_${name}_INCLUDE})
+endfunction()
+
+t6_find(OpenMP g++ COMPONENTS CXX)
+# Not its CMake package: Debian's asks for OpenCL headers that only its GPU interface needs.
+t6_find_plain(dnnl oneapi/dnnl/dnnl.hpp dnnl libdnnl-dev)
+t6_find(fmt libfmt-dev)
+t6_find(spdlog libspdlog-dev)
+t6_find(CLI11 libcli11-dev)
+t6_find(nlohmann_json nlohmann-json3-dev)
+t6_find(yaml-cpp libyaml-cpp-dev)
+t6_find(ZLIB zlib1g-dev)
+t6_find_plain(zstd zstd.h zstd libzstd-dev)
+t6_find_plain(xxhash xxhash.h xxhash libxxhash-dev)
+t6_find_plain(simdjson simdjson.h simdjson libsimdjson-dev)
+t6_find_plain(pcre2 pcre2.h pcre2-8 libpcre2-dev)
+
+find_package(HDF5 QUIET COMPONENTS C)
+if(NOT HDF5_FOUND)
+  message(FATAL_ERROR "HDF5 was not found. Install it with scripts/setup.sh (Debian package libhdf5-dev).")
+endif()
+add_library(T6::hdf5 INTERFACE IMPORTED GLOBAL)
+target_include_directories(T6::hdf5 INTERFACE ${HDF5_C_INCLUDE_DIRS})
+target_link_libraries(T6::hdf5 INTERFACE ${HDF5_C_LIBRARIES})
+if(T6_TESTS)
+  t6_find(GTest libgtest-dev)
+endif()

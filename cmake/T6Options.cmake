@@ -1,0 +1,74 @@
+# Build options and the flags every target of this project shares.
+option(T6_TESTS "Build the tests" ON)
+option(T6_NATIVE "Compile for the processor of this machine (-march=native)" ON)
+option(T6_WERROR "Treat warnings as errors" ON)
+option(T6_SANITIZE "Build with the address and undefined-behaviour sanitizers" OFF)
+set(T6_CUDA "auto" CACHE STRING "CUDA kernels: auto (when nvcc is found), on, off")
+set(T6_CUDA_ARCHITECTURES "80;90a" CACHE STRING "CUDA architectures to compile for")
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+endif()
+
+find_program(T6_CCACHE ccache)
+if(T6_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_C_COMPILER_LAUNCHER ${T6_CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${T6_CCACHE})
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${T6_CCACHE})
+endif()
+
+if(NOT T6_CUDA STREQUAL "off")
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    set(CMAKE_CUDA_ARCHITECTURES ${T6_CUDA_ARCHITECTURES})
+    enable_language(CUDA)
+    find_package(CUDAToolkit REQUIRED)
+    # CMake 3.25 does not know nvcc 13's C++20 flag.
+    add_compile_options($<$<COMPILE_LANGUAGE:CUDA>:-std=c++20>)
+    set(T6_HAVE_CUDA ON)
+  elseif(T6_CUDA STREQUAL "on")
+    message(FATAL_ERROR "T6_CUDA=on, but no nvcc was found. Install the CUDA toolkit or set CUDACXX to its nvcc.")
+  endif()
+endif()
+if(T6_HAVE_CUDA)
+  message(STATUS "t6: CUDA kernels for ${CMAKE_CUDA_ARCHITECTURES}")
+else()
+  message(STATUS "t6: no CUDA kernels (no nvcc, or T6_CUDA=off)")
+endif()
+
+# Flags of our own targets only (an interface library, so that found packages keep theirs).
+add_library(t6_flags INTERFACE)
+target_compile_options(t6_flags INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wno-sign-compare -Wno-unknown-pragmas>
+  # The vector-width note about ABI does not concern a program that is built whole.
+  $<$<COMPILE_LANGUAGE:CXX>:-Wno-psabi>)
+if(T6_WERROR)
+  target_compile_options(t6_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>
+                                            $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>)
+endif()
+if(T6_NATIVE)
+  # prefer-vector-width: gcc otherwise keeps to 256 bits on AVX-512 machines.
+  include(CheckCXXCompilerFlag)
+  check_cxx_compiler_flag(-march=native T6_HAS_MARCH_NATIVE)
+  check_cxx_compiler_flag(-mprefer-vector-width=512 T6_HAS_VECTOR_WIDTH)
+  if(T6_HAS_MARCH_NATIVE)
+    target_compile_options(t6_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-march=native>)
+  endif()
+  if(T6_HAS_VECTOR_WIDTH)
+    target_compile_options(t6_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-mprefer-vector-width=512>)
+  endif()
+endif()
+# Simd loops are marked one by one; the compiler may then reorder a marked reduction, and nothing else. errno and traps of
+# the math functions are never read here.
+target_compile_options(t6_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fno-math-errno -fno-trapping-math>)
+if(T6_SANITIZE)
+  target_compile_options(t6_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=address,undefined
+    -fno-sanitize-recover=all -fno-omit-frame-pointer>)
+  target_link_options(t6_flags INTERFACE -fsanitize=address,undefined)
+endif()

@@ -1,0 +1,78 @@
+// Files: whole reads and writes, fsync, atomic replacement, free space, locks. Every failure is Error(io) naming the path, the
+// operation and the system's reason. All durable writes of the program go through here.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace t6::io {
+
+namespace fs = std::filesystem;
+
+// An open file descriptor, closed on destruction.
+class File {
+ public:
+  static File open_read(const fs::path& path);
+  static File create(const fs::path& path);       // write only, truncates
+  static File open_append(const fs::path& path);  // write only, creates when missing
+
+  File(File&& other) noexcept;
+  File& operator=(File&& other) noexcept;
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+  ~File();
+
+  uint64_t size() const;
+  // Reads up to bytes.size() bytes at the file position; 0 at the end.
+  size_t read_some(std::span<std::byte> bytes);
+  // Fills `bytes` from `offset`; a short file is an Error that says how many bytes were there.
+  void read_at(std::span<std::byte> bytes, uint64_t offset) const;
+  void write_all(std::span<const std::byte> bytes);
+  void write_all(std::string_view text);
+  void truncate(uint64_t size);
+  void sync();   // fsync
+  void close();  // reports what the destructor could not
+
+  const fs::path& path() const { return path_; }
+  int descriptor() const { return fd_; }
+
+ private:
+  File(int fd, fs::path path) : fd_(fd), path_(std::move(path)) {}
+  int fd_ = -1;
+  fs::path path_;
+};
+
+// Whole file as text; refuses files over max_bytes.
+std::string read_text(const fs::path& path, uint64_t max_bytes = uint64_t{1} << 30);
+
+// Writes beside the target, fsyncs, renames over it and fsyncs the directory: readers see the old text or the new, never a part.
+void write_text_atomically(const fs::path& path, std::string_view text);
+
+void make_directories(const fs::path& path);
+void rename(const fs::path& from, const fs::path& to);
+void remove_all(const fs::path& path);
+void sync_file(const fs::path& path);       // fsync of a file written by a library
+void sync_directory(const fs::path& path);  // makes names created or renamed in it durable
+uint64_t free_bytes(const fs::path& path);  // what an ordinary user can still write there
+
+// XXH3-128 of a whole file as 32 hex digits.
+std::string hash_file(const fs::path& path);
+std::string hash_bytes(std::span<const std::byte> bytes);
+
+// An exclusive advisory lock on `path` (created when missing), held until destruction or process end.
+class Lock {
+ public:
+  // Empty when another process holds it.
+  static std::optional<Lock> try_acquire(const fs::path& path);
+
+ private:
+  explicit Lock(File file) : file_(std::move(file)) {}
+  File file_;
+};
+
+}  // namespace t6::io

@@ -1,0 +1,26 @@
+// Logging for people: one logger to standard error, and to a file of the run folder once that is open.
+//
+// Include from .cpp files only, never from a .cu file or a public header that one includes.
+#pragma once
+
+#include <spdlog/spdlog.h>
+
+#include <filesystem>
+
+namespace t6::log {
+
+// Sets up the standard-error logger ("12:34:56 warning: text"); called once by main. quiet leaves only warnings and errors.
+void start(bool quiet);
+
+// From now on also appends every line, with date, to `path` (train.log of a run folder). Error(io) if it cannot be opened.
+void add_file(const std::filesystem::path& path);
+
+// A progress bar or other transient line owns the terminal's last line: `clear` is called before each line logged to the
+// terminal and `redraw` after it. Null functions end that.
+void set_transient_line(void (*clear)(), void (*redraw)());
+
+using spdlog::error;
+using spdlog::info;
+using spdlog::warn;
+
+}  // namespace t6::log
