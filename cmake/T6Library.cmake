@@ -3,6 +3,8 @@
 function(t6_library name)
   cmake_parse_arguments(ARG "" "" "DEPS;LINK" ${ARGN})
   set(dir ${CMAKE_SOURCE_DIR}/src/${name})
+  list(JOIN ARG_DEPS "," deps)
+  set_property(GLOBAL APPEND PROPERTY T6_ARROWS "${name}=${deps}")  # read by tests/arrows_test.cmake
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${dir}/*.cpp)
   list(FILTER sources EXCLUDE REGEX "/main\\.cpp$")
   if(T6_HAVE_CUDA)

@@ -29,8 +29,15 @@ if(NOT T6_CUDA STREQUAL "off")
     set(CMAKE_CUDA_ARCHITECTURES ${T6_CUDA_ARCHITECTURES})
     enable_language(CUDA)
     find_package(CUDAToolkit REQUIRED)
-    # CMake 3.25 does not know nvcc 13's C++20 flag.
-    add_compile_options($<$<COMPILE_LANGUAGE:CUDA>:-std=c++20>)
+    # CMake 3.25 does not know nvcc's C++20 flag and refuses to generate; later ones define these two themselves.
+    if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+      set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+      set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+    endif()
+    set(CMAKE_CUDA_STANDARD 20)
+    set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+    # fmt 9 turns its constexpr off under nvcc while it keeps consteval, and then compiles neither there; nvcc 13 can do both.
+    add_compile_definitions($<$<COMPILE_LANGUAGE:CUDA>:FMT_USE_CONSTEXPR=1>)
     set(T6_HAVE_CUDA ON)
   elseif(T6_CUDA STREQUAL "on")
     message(FATAL_ERROR "T6_CUDA=on, but no nvcc was found. Install the CUDA toolkit or set CUDACXX to its nvcc.")

@@ -49,7 +49,7 @@ class Philox {
 
 
  private:
-  __extension__ using Wide = unsigned __int128;
+  __extension__ typedef unsigned __int128 Wide;  // a typedef: nvcc refuses __extension__ before using
   std::array<uint32_t, 2> key_;
   uint32_t purpose_;
   uint32_t step_;
