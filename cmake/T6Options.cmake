@@ -90,6 +90,9 @@ endif()
 # the math functions are never read here.
 target_compile_options(t6_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fno-math-errno -fno-trapping-math>)
 if(T6_SANITIZE)
+  # Asserts stay on (no NDEBUG). Warnings are judged in the ordinary build: gcc invents some under the sanitizers.
+  set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g1")
+  target_compile_definitions(t6_flags INTERFACE _GLIBCXX_ASSERTIONS)
   target_compile_options(t6_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=address,undefined
     -fno-sanitize-recover=all -fno-omit-frame-pointer>)
   target_link_options(t6_flags INTERFACE -fsanitize=address,undefined)
