@@ -1,0 +1,93 @@
+#include "train/run_folder.h"
+
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "train/environment.h"
+
+namespace t6::train {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+// "by process 123 on host", as the holder wrote it into the lock file.
+std::string holder_of(const fs::path& lock) {
+  try {
+    std::string text = io::read_text(lock, 1024);
+    while (!text.empty() && (text.back() == '\n' || text.back() == '\0')) text.pop_back();
+    return text.empty() ? "another process" : text;
+  } catch (const Error&) {
+    return "another process";
+  }
+}
+
+std::string own_name() {
+  struct utsname system {};
+  return fmt::format("process {} on {}", ::getpid(), ::uname(&system) == 0 ? system.nodename : "this machine");
+}
+
+// Copies `text` (the present content of `path`) to the first free path.N. A kill between this and the new file leaves a
+// copy that the next start finds as the newest and does not make again.
+void keep_old(const fs::path& path, std::string_view text) {
+  std::optional<fs::path> newest;
+  for (int n = 1;; ++n) {
+    fs::path kept = path;
+    kept += fmt::format(".{}", n);
+    if (!fs::exists(kept)) {
+      if (newest && io::read_text(*newest) == text) return;
+      io::write_text_atomically(kept, text);
+      log::info("{} has changed; the earlier one is kept as {}", path.string(), kept.filename().string());
+      return;
+    }
+    newest = kept;
+  }
+}
+
+}  // namespace
+
+RunFolder RunFolder::open(const fs::path& root) {
+  RunPaths paths{root};
+  io::make_directories(root);
+  std::optional<io::Lock> lock = io::Lock::try_acquire(paths.lock());
+  if (!lock) {
+    fail(ExitCode::checkpoint, "the run folder {} is in use by {}; wait for it to end, or give this run another folder",
+         root.string(), holder_of(paths.lock()));
+  }
+  io::File::create(paths.lock()).write_all(own_name() + "\n");
+  io::make_directories(paths.checkpoints());
+  io::make_directories(paths.tensorboard());
+  return {std::move(paths), std::move(*lock)};
+}
+
+void RunFolder::start_log() const {
+  log::add_file(paths_.log());
+}
+
+void RunFolder::write_config(std::string_view yaml) const {
+  if (fs::exists(paths_.config())) {
+    const std::string old = io::read_text(paths_.config());
+    if (old == yaml) return;
+    keep_old(paths_.config(), old);
+  }
+  io::write_text_atomically(paths_.config(), yaml);
+}
+
+void RunFolder::write_environment(const Json& environment) const {
+  if (fs::exists(paths_.environment())) {
+    const std::string old = io::read_text(paths_.environment());
+    const Json parsed = Json::parse(old, nullptr, /*allow_exceptions=*/false);
+    if (!parsed.is_object() || lasting_environment(parsed) != lasting_environment(environment)) {
+      keep_old(paths_.environment(), old);
+    }
+  }
+  io::write_text_atomically(paths_.environment(),
+                            environment.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+}  // namespace t6::train
