@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -10,11 +11,14 @@
 
 namespace t6::data {
 
-// Encodes documents one after the other; remembers the ids of words it has met in a table of fixed size. Same ids as
-// Tokenizer::encode. Not for use by two threads at once. The tokenizer must outlive it.
+// Encodes documents one after the other; remembers the ids of words it has met in tables of fixed size (about 3 MB).
+// Same ids as Tokenizer::encode. Not for use by two threads at once. The tokenizer must outlive it.
 class Encoder {
  public:
   explicit Encoder(const Tokenizer& tokenizer);
+  Encoder(Encoder&&) noexcept;
+  Encoder& operator=(Encoder&&) noexcept;
+  ~Encoder();
 
   // Appends the ids of one whole document.
   void encode(std::string_view document, std::vector<uint32_t>& ids);
@@ -22,7 +26,15 @@ class Encoder {
   const Tokenizer& tokenizer() const { return *tokenizer_; }
 
  private:
+  struct Cache;
+  class Output;
+
+  void encode_long(std::string_view piece, Output& output);
+  void encode_anew(std::string_view piece);
+
   const Tokenizer* tokenizer_;
+  std::unique_ptr<Cache> cache_;
+  std::vector<uint32_t> scratch_;  // ids of the piece last encoded anew
 };
 
 // The ids of each document, without end-of-text. `threads` >= 1 workers take documents in turn; the result does not
