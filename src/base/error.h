@@ -1,7 +1,7 @@
 // Errors with the exit code they lead to, and the checks that raise them.
 //
-// A user's mistake (a file, a config, an argument) is `fail(ExitCode::..., "expected ..., got ...; do ...")`. A caller's
-// mistake inside the program is T6_CHECK. Nothing but main catches to exit.
+// A user's mistake (a file, a config, an argument) is `fail(ExitCode::..., "expected ..., got ...; do ...")`. A
+// caller's mistake inside the program is T6_CHECK. Nothing but main catches to exit.
 #pragma once
 
 #include <fmt/format.h>
@@ -41,7 +41,7 @@ template <class... Args>
 }  // namespace t6
 
 // A caller's contract: throws Error(internal) with "[op] expected ..., got ..." style messages.
-#define T6_CHECK(condition, ...)                                           \
-  do {                                                                     \
-    if (!(condition)) ::t6::fail(::t6::ExitCode::internal, __VA_ARGS__);   \
+#define T6_CHECK(condition, ...)                                         \
+  do {                                                                   \
+    if (!(condition)) ::t6::fail(::t6::ExitCode::internal, __VA_ARGS__); \
   } while (false)

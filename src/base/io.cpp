@@ -28,11 +28,15 @@ int open_or_fail(const fs::path& path, int flags, const char* what) {
   return fd;
 }
 
-std::string hex(XXH128_hash_t hash) { return fmt::format("{:016x}{:016x}", hash.high64, hash.low64); }
+std::string hex(XXH128_hash_t hash) {
+  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+}
 
 }  // namespace
 
-File File::open_read(const fs::path& path) { return {open_or_fail(path, O_RDONLY, "open"), path}; }
+File File::open_read(const fs::path& path) {
+  return {open_or_fail(path, O_RDONLY, "open"), path};
+}
 File File::create(const fs::path& path) {
   return {open_or_fail(path, O_WRONLY | O_CREAT | O_TRUNC, "create"), path};
 }
@@ -73,8 +77,8 @@ void File::read_at(std::span<std::byte> bytes, uint64_t offset) const {
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) fail_system("read", path_);
     if (n == 0) {
-      fail(ExitCode::io, "{} is too short: expected {} bytes at offset {}, got {}", path_.string(), bytes.size(), offset,
-           done);
+      fail(ExitCode::io, "{} is too short: expected {} bytes at offset {}, got {}", path_.string(), bytes.size(),
+           offset, done);
     }
     done += static_cast<size_t>(n);
   }
@@ -89,7 +93,9 @@ void File::write_all(std::span<const std::byte> bytes) {
   }
 }
 
-void File::write_all(std::string_view text) { write_all(std::as_bytes(std::span(text.data(), text.size()))); }
+void File::write_all(std::string_view text) {
+  write_all(std::as_bytes(std::span(text.data(), text.size())));
+}
 
 void File::truncate(uint64_t size) {
   if (::ftruncate(fd_, static_cast<off_t>(size)) != 0) fail_system("truncate", path_);
@@ -167,7 +173,9 @@ uint64_t free_bytes(const fs::path& path) {
   return uint64_t{status.f_bavail} * status.f_frsize;
 }
 
-std::string hash_bytes(std::span<const std::byte> bytes) { return hex(XXH3_128bits(bytes.data(), bytes.size())); }
+std::string hash_bytes(std::span<const std::byte> bytes) {
+  return hex(XXH3_128bits(bytes.data(), bytes.size()));
+}
 
 std::string hash_file(const fs::path& path) {
   File file = File::open_read(path);

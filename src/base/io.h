@@ -1,5 +1,5 @@
-// Files: whole reads and writes, fsync, atomic replacement, free space, locks. Every failure is Error(io) naming the path, the
-// operation and the system's reason. All durable writes of the program go through here.
+// Files: whole reads and writes, fsync, atomic replacement, free space, locks. Every failure is Error(io) naming the
+// path, the operation and the system's reason. All durable writes of the program go through here.
 #pragma once
 
 #include <cstddef>
@@ -50,7 +50,8 @@ class File {
 // Whole file as text; refuses files over max_bytes.
 std::string read_text(const fs::path& path, uint64_t max_bytes = uint64_t{1} << 30);
 
-// Writes beside the target, fsyncs, renames over it and fsyncs the directory: readers see the old text or the new, never a part.
+// Writes beside the target, fsyncs, renames over it and fsyncs the directory: readers see the old text or the new,
+// never a part.
 void write_text_atomically(const fs::path& path, std::string_view text);
 
 void make_directories(const fs::path& path);

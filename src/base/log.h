@@ -9,14 +9,16 @@
 
 namespace t6::log {
 
-// Sets up the standard-error logger ("12:34:56 warning: text"); called once by main. quiet leaves only warnings and errors.
+// Sets up the standard-error logger ("12:34:56 warning: text"); called once by main. quiet leaves only warnings and
+// errors.
 void start(bool quiet);
 
-// From now on also appends every line, with date, to `path` (train.log of a run folder). Error(io) if it cannot be opened.
+// From now on also appends every line, with date, to `path` (train.log of a run folder). Error(io) if it cannot be
+// opened.
 void add_file(const std::filesystem::path& path);
 
-// A progress bar or other transient line owns the terminal's last line: `clear` is called before each line logged to the
-// terminal and `redraw` after it. Null functions end that.
+// A progress bar or other transient line owns the terminal's last line: `clear` is called before each line logged to
+// the terminal and `redraw` after it. Null functions end that.
 void set_transient_line(void (*clear)(), void (*redraw)());
 
 using spdlog::error;

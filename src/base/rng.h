@@ -1,7 +1,7 @@
 // Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
 //
-// A number is a pure function of (seed, purpose, step, index): no hidden state, so resume, thread count and world size cannot
-// change a draw.
+// A number is a pure function of (seed, purpose, step, index): no hidden state, so resume, thread count and world size
+// cannot change a draw.
 #pragma once
 
 #include <array>
@@ -46,7 +46,6 @@ class Philox {
   uint64_t below(uint64_t index, uint64_t bound) const {
     return static_cast<uint64_t>((static_cast<Wide>(bits(index)) * bound) >> 64);
   }
-
 
  private:
   __extension__ typedef unsigned __int128 Wide;  // a typedef: nvcc refuses __extension__ before using

@@ -1,0 +1,259 @@
+#include "data/hdf5_tokens.h"
+
+#include <hdf5.h>
+
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "base/io.h"
+
+namespace t6::data {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kMaxStringAttribute = 4096;
+
+// An HDF5 identifier with the function that closes it.
+class Handle {
+ public:
+  using Closer = herr_t (*)(hid_t);
+  Handle(hid_t id, Closer closer) : id_(id), closer_(closer) {}
+  Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, -1)), closer_(other.closer_) {}
+  Handle& operator=(Handle&&) = delete;
+  ~Handle() {
+    if (id_ >= 0) closer_(id_);
+  }
+  bool valid() const { return id_ >= 0; }
+  operator hid_t() const { return id_; }
+  // Closes now and says whether that worked: for a written file, closing is what writes it.
+  bool close() { return closer_(std::exchange(id_, -1)) >= 0; }
+
+ private:
+  hid_t id_;
+  Closer closer_;
+};
+
+void start_hdf5() {
+  static const bool started = [] {
+    H5dont_atexit();
+    H5open();
+    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+    H5PLset_loading_state(0);  // a file must not make us load code
+    return true;
+  }();
+  (void)started;
+}
+
+// The innermost message of the HDF5 error stack.
+std::string last_error() {
+  std::string text;
+  const auto visit = [](unsigned n, const H5E_error2_t* entry, void* data) -> herr_t {
+    if (n == 0 && entry->desc != nullptr) *static_cast<std::string*>(data) = entry->desc;
+    return 0;
+  };
+  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, visit, &text);
+  H5Eclear2(H5E_DEFAULT);
+  return text.empty() ? "no reason given" : text;
+}
+
+class Reader {
+ public:
+  explicit Reader(const fs::path& path)
+      : path_(path), file_size_(io::File::open_read(path).size()), file_(open_file(path), H5Fclose) {
+    if (!file_.valid()) bad("cannot be opened as HDF5 (" + last_error() + ")");
+  }
+
+  struct Dataset {
+    uint64_t offset, count;
+    uint32_t width;
+  };
+
+  bool has_link(const char* name) {
+    const htri_t found = H5Lexists(file_, name, H5P_DEFAULT);
+    if (found < 0) bad("cannot be searched for /" + std::string(name) + " (" + last_error() + ")");
+    return found > 0;
+  }
+
+  // A 1-D contiguous dataset of one of the two little-endian unsigned types, inside the file.
+  Dataset dataset(const char* name, hid_t type_a, hid_t type_b, const char* types) {
+    // A soft or external link could lead into another file.
+    H5L_info_t link{};
+    if (H5Lget_info(file_, name, &link, H5P_DEFAULT) < 0) bad(fmt::format("has no dataset /{}", name));
+    if (link.type != H5L_TYPE_HARD) bad(fmt::format("/{} is a link to another place, expected a dataset", name));
+    const Handle object(H5Dopen2(file_, name, H5P_DEFAULT), H5Dclose);
+    if (!object.valid()) bad(fmt::format("/{} is not a readable dataset ({})", name, last_error()));
+    const Handle type(H5Dget_type(object), H5Tclose);
+    const Handle space(H5Dget_space(object), H5Sclose);
+    const Handle properties(H5Dget_create_plist(object), H5Pclose);
+    if (!type.valid() || !space.valid() || !properties.valid()) bad(fmt::format("/{}: {}", name, last_error()));
+    if (H5Tequal(type, type_a) <= 0 && H5Tequal(type, type_b) <= 0) {
+      bad(fmt::format("/{} has the wrong type, expected little-endian {}", name, types));
+    }
+    hsize_t count = 0;
+    if (H5Sget_simple_extent_type(space) != H5S_SIMPLE || H5Sget_simple_extent_ndims(space) != 1 ||
+        H5Sget_simple_extent_dims(space, &count, nullptr) != 1) {
+      bad(fmt::format("/{} is not one-dimensional", name));
+    }
+    if (H5Pget_layout(properties) != H5D_CONTIGUOUS || H5Pget_external_count(properties) != 0) {
+      bad(
+          fmt::format("/{} is not stored contiguously in the file (chunked, compressed, compact and external datasets "
+                      "cannot be read by offset)",
+                      name));
+    }
+    if (count == 0) return {0, 0, static_cast<uint32_t>(H5Tget_size(type))};
+    const haddr_t offset = H5Dget_offset(object);
+    if (offset == HADDR_UNDEF) bad(fmt::format("/{} was never written", name));
+    const uint32_t width = static_cast<uint32_t>(H5Tget_size(type));
+    if (offset > file_size_ || count > (file_size_ - offset) / width) {
+      bad(fmt::format("/{} should hold {} values of {} bytes at byte {}, but the file has only {} bytes", name, count,
+                      width, offset, file_size_));
+    }
+    return {offset, count, width};
+  }
+
+  std::optional<uint64_t> integer(const char* name) {
+    if (!has_attribute(name)) return std::nullopt;
+    const Handle attribute(H5Aopen(file_, name, H5P_DEFAULT), H5Aclose);
+    const Handle type(attribute.valid() ? H5Aget_type(attribute) : -1, H5Tclose);
+    const Handle space(attribute.valid() ? H5Aget_space(attribute) : -1, H5Sclose);
+    int64_t value = -1;
+    if (!type.valid() || !space.valid() || H5Tget_class(type) != H5T_INTEGER ||
+        H5Sget_simple_extent_npoints(space) != 1 || H5Aread(attribute, H5T_NATIVE_INT64, &value) < 0 || value < 0) {
+      bad(fmt::format("attribute {} is not one non-negative integer", name));
+    }
+    return static_cast<uint64_t>(value);
+  }
+
+  std::string text(const char* name) {
+    if (!has_attribute(name)) return {};
+    const Handle attribute(H5Aopen(file_, name, H5P_DEFAULT), H5Aclose);
+    const Handle type(attribute.valid() ? H5Aget_type(attribute) : -1, H5Tclose);
+    const Handle space(attribute.valid() ? H5Aget_space(attribute) : -1, H5Sclose);
+    if (!type.valid() || !space.valid() || H5Tget_class(type) != H5T_STRING ||
+        H5Sget_simple_extent_npoints(space) != 1) {
+      bad(fmt::format("attribute {} is not one string", name));
+    }
+    std::string value;
+    if (H5Tis_variable_str(type) > 0) {
+      char* words = nullptr;
+      if (H5Aread(attribute, type, &words) < 0) bad(fmt::format("attribute {}: {}", name, last_error()));
+      if (words != nullptr) value.assign(words, strnlen(words, kMaxStringAttribute + 1));
+      H5Dvlen_reclaim(type, space, H5P_DEFAULT, &words);
+    } else {
+      const size_t size = H5Tget_size(type);
+      if (size > kMaxStringAttribute)
+        bad(fmt::format("attribute {} is longer than {} bytes", name, kMaxStringAttribute));
+      std::vector<char> words(size + 1, '\0');
+      if (H5Aread(attribute, type, words.data()) < 0) bad(fmt::format("attribute {}: {}", name, last_error()));
+      value = words.data();
+    }
+    if (value.size() > kMaxStringAttribute)
+      bad(fmt::format("attribute {} is longer than {} bytes", name, kMaxStringAttribute));
+    return value;
+  }
+
+  [[noreturn]] void bad(const std::string& reason) {
+    fail(ExitCode::data, "token shard {}: {}; make the shard again with 't6 tokenize'", path_.string(), reason);
+  }
+
+ private:
+  static hid_t open_file(const fs::path& path) {
+    const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
+    H5Pset_fapl_sec2(access);
+#if H5_VERSION_GE(1, 10, 7)
+    // Reading needs no lock, and some network and read-only file systems cannot give one.
+    H5Pset_file_locking(access, false, true);
+#endif
+    return H5Fopen(path.c_str(), H5F_ACC_RDONLY, access);
+  }
+
+  bool has_attribute(const char* name) {
+    const htri_t found = H5Aexists(file_, name);
+    if (found < 0) bad(fmt::format("cannot be searched for attribute {} ({})", name, last_error()));
+    return found > 0;
+  }
+
+  fs::path path_;
+  uint64_t file_size_;
+  Handle file_;
+};
+
+}  // namespace
+
+Hdf5Tokens open_hdf5_tokens(const fs::path& path) {
+  start_hdf5();
+  Reader reader(path);
+  Hdf5Tokens layout;
+  const Reader::Dataset tokens = reader.dataset("tokens", H5T_STD_U16LE, H5T_STD_U32LE, "uint16 or uint32");
+  layout.tokens_offset = tokens.offset;
+  layout.token_count = tokens.count;
+  layout.width = tokens.width;
+  if (reader.has_link("doc_offsets")) {
+    const Reader::Dataset documents = reader.dataset("doc_offsets", H5T_STD_U64LE, H5T_STD_U64LE, "uint64");
+    layout.documents_offset = documents.offset;
+    layout.document_count = documents.count;
+  }
+  layout.vocabulary = reader.integer("vocabulary");
+  layout.end_of_text = reader.integer("end_of_text");
+  layout.tokenizer_hash = reader.text("tokenizer_hash");
+  layout.source = reader.text("source");
+  const auto expect_count = [&](const char* name, uint64_t actual) {
+    const std::optional<uint64_t> stated = reader.integer(name);
+    if (stated && *stated != actual) {
+      reader.bad(fmt::format("attribute {} says {}, but the dataset has {}", name, *stated, actual));
+    }
+  };
+  expect_count("token_count", layout.token_count);
+  expect_count("document_count", layout.document_count);
+  return layout;
+}
+
+void create_hdf5_tokens(const fs::path& path, Hdf5Tokens& layout) {
+  start_hdf5();
+  const auto check = [&](bool good, const char* what) {
+    if (!good) fail(ExitCode::io, "cannot write {}: {} failed ({})", path.string(), what, last_error());
+  };
+  Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose);
+  check(file.valid(), "creating the HDF5 file");
+
+  const auto make_dataset = [&](const char* name, hid_t type, uint64_t count) -> uint64_t {
+    const hsize_t size = count;
+    const Handle space(H5Screate_simple(1, &size, nullptr), H5Sclose);
+    const Handle properties(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+    check(space.valid() && properties.valid(), name);
+    H5Pset_layout(properties, H5D_CONTIGUOUS);
+    H5Pset_alloc_time(properties, H5D_ALLOC_TIME_EARLY);
+    H5Pset_fill_time(properties, H5D_FILL_TIME_NEVER);
+    Handle object(H5Dcreate2(file, name, type, space, H5P_DEFAULT, properties, H5P_DEFAULT), H5Dclose);
+    check(object.valid(), name);
+    const haddr_t offset = count > 0 ? H5Dget_offset(object) : 0;
+    check(offset != HADDR_UNDEF && object.close(), name);
+    return offset;
+  };
+  layout.tokens_offset = make_dataset("tokens", layout.width == 2 ? H5T_STD_U16LE : H5T_STD_U32LE, layout.token_count);
+  layout.documents_offset = make_dataset("doc_offsets", H5T_STD_U64LE, layout.document_count);
+
+  const Handle scalar(H5Screate(H5S_SCALAR), H5Sclose);
+  const auto put_integer = [&](const char* name, uint64_t value) {
+    const Handle attribute(H5Acreate2(file, name, H5T_STD_U64LE, scalar, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+    check(attribute.valid() && H5Awrite(attribute, H5T_NATIVE_UINT64, &value) >= 0, name);
+  };
+  const auto put_text = [&](const char* name, std::string value) {
+    if (value.size() > kMaxStringAttribute - 1) value.resize(kMaxStringAttribute - 1);
+    const Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
+    check(type.valid() && H5Tset_size(type, value.size() + 1) >= 0 && H5Tset_cset(type, H5T_CSET_UTF8) >= 0, name);
+    const Handle attribute(H5Acreate2(file, name, type, scalar, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+    check(attribute.valid() && H5Awrite(attribute, type, value.c_str()) >= 0, name);
+  };
+  if (layout.vocabulary) put_integer("vocabulary", *layout.vocabulary);
+  if (layout.end_of_text) put_integer("end_of_text", *layout.end_of_text);
+  put_integer("token_count", layout.token_count);
+  put_integer("document_count", layout.document_count);
+  put_text("tokenizer_hash", layout.tokenizer_hash);
+  put_text("source", layout.source);
+  check(file.close(), "closing the HDF5 file");
+}
+
+}  // namespace t6::data
