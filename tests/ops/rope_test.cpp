@@ -1,11 +1,11 @@
 #include "ops/rope.h"
 
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include "base/error.h"
 #include "support/op_check.h"
 #include "support/rope_reference.h"
+#include "support/threads.h"
 
 namespace t6 {
 namespace {
@@ -122,13 +122,8 @@ TEST(QkvRope, DoesNotDependOnThreadCount) {
   for (size_t i = 0; i < values.size(); ++i) values[i] = std::sin(static_cast<double>(i));
   const Variable x(Tensor::from<double>({2, 65, 72}, values).to(DType::f32));
   const RopeTable table = table_for(DType::f32, 65, 8);
-  const int threads = omp_get_max_threads();
-  omp_set_num_threads(1);
-  const Values one = qkv_rope(x, 5, 2, table).k.value().to_doubles();
-  omp_set_num_threads(3);
-  const Values three = qkv_rope(x, 5, 2, table).k.value().to_doubles();
-  omp_set_num_threads(threads);
-  EXPECT_EQ(one, three);
+  auto keys = [&] { return qkv_rope(x, 5, 2, table).k.value().to_doubles(); };
+  EXPECT_EQ(test::with_threads(1, keys), test::with_threads(3, keys));
 }
 
 TEST(SplitColumns, WithRest) {
