@@ -28,20 +28,62 @@ int open_or_fail(const fs::path& path, int flags, const char* what) {
   return fd;
 }
 
+FaultHook& fault_hook() {
+  static FaultHook hook;
+  return hook;
+}
+
+// False when the fault hook wants this call to fail; errno says why.
+bool allowed(DiskCall call, const fs::path& path, size_t& bytes) {
+  const FaultHook& hook = fault_hook();
+  if (!hook) return true;
+  errno = hook(call, path, bytes);
+  return errno == 0;
+}
+bool allowed(DiskCall call, const fs::path& path) {
+  size_t bytes = 0;
+  return allowed(call, path, bytes);
+}
+
+int create_or_fail(const fs::path& path, int flags, const char* what) {
+  if (!allowed(DiskCall::create, path)) fail_system(what, path);
+  return open_or_fail(path, flags, what);
+}
+
 std::string hex(XXH128_hash_t hash) {
   return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
 }
 
+void remove_directory(const fs::path& path) {
+  std::vector<fs::path> entries;
+  for (const fs::directory_entry& entry : fs::directory_iterator(path)) entries.push_back(entry.path());
+  for (const fs::path& entry : entries) io::remove_all(entry);
+  if (!allowed(DiskCall::unlink, path) || ::rmdir(path.c_str()) != 0) fail_system("remove the folder", path);
+}
+
 }  // namespace
+
+const char* name_of(DiskCall call) {
+  static constexpr const char* kNames[] = {"create", "write",          "truncate", "sync",          "close",
+                                           "rename", "make_directory", "unlink",   "sync_directory"};
+  return kNames[static_cast<int>(call)];
+}
+
+void set_fault_hook(FaultHook hook) {
+  fault_hook() = std::move(hook);
+}
 
 File File::open_read(const fs::path& path) {
   return {open_or_fail(path, O_RDONLY, "open"), path};
 }
 File File::create(const fs::path& path) {
-  return {open_or_fail(path, O_WRONLY | O_CREAT | O_TRUNC, "create"), path};
+  return {create_or_fail(path, O_WRONLY | O_CREAT | O_TRUNC, "create"), path};
+}
+File File::create_new(const fs::path& path) {
+  return {create_or_fail(path, O_RDWR | O_CREAT | O_EXCL, "create"), path};
 }
 File File::open_append(const fs::path& path) {
-  return {open_or_fail(path, O_WRONLY | O_CREAT | O_APPEND, "open for appending"), path};
+  return {create_or_fail(path, O_WRONLY | O_CREAT | O_APPEND, "open for appending"), path};
 }
 
 File::File(File&& other) noexcept : fd_(std::exchange(other.fd_, -1)), path_(std::move(other.path_)) {}
@@ -86,10 +128,24 @@ void File::read_at(std::span<std::byte> bytes, uint64_t offset) const {
 
 void File::write_all(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
-    const ssize_t n = ::write(fd_, bytes.data(), bytes.size());
+    size_t want = bytes.size();
+    if (!allowed(DiskCall::write, path_, want)) fail_system("write", path_);
+    const ssize_t n = ::write(fd_, bytes.data(), want);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) fail_system("write", path_);
     bytes = bytes.subspan(static_cast<size_t>(n));
+  }
+}
+
+void File::write_at(std::span<const std::byte> bytes, uint64_t offset) {
+  while (!bytes.empty()) {
+    size_t want = bytes.size();
+    if (!allowed(DiskCall::write, path_, want)) fail_system("write", path_);
+    const ssize_t n = ::pwrite(fd_, bytes.data(), want, static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail_system("write", path_);
+    bytes = bytes.subspan(static_cast<size_t>(n));
+    offset += static_cast<uint64_t>(n);
   }
 }
 
@@ -98,15 +154,17 @@ void File::write_all(std::string_view text) {
 }
 
 void File::truncate(uint64_t size) {
-  if (::ftruncate(fd_, static_cast<off_t>(size)) != 0) fail_system("truncate", path_);
+  if (!allowed(DiskCall::truncate, path_) || ::ftruncate(fd_, static_cast<off_t>(size)) != 0) {
+    fail_system("truncate", path_);
+  }
 }
 
 void File::sync() {
-  if (::fsync(fd_) != 0) fail_system("fsync", path_);
+  if (!allowed(DiskCall::sync, path_) || ::fsync(fd_) != 0) fail_system("fsync", path_);
 }
 
 void File::close() {
-  if (::close(std::exchange(fd_, -1)) != 0) fail_system("close", path_);
+  if (!allowed(DiskCall::close, path_) || ::close(std::exchange(fd_, -1)) != 0) fail_system("close", path_);
 }
 
 std::string read_text(const fs::path& path, uint64_t max_bytes) {
@@ -135,22 +193,39 @@ void write_text_atomically(const fs::path& path, std::string_view text) {
 }
 
 void make_directories(const fs::path& path) {
-  std::error_code error;
-  fs::create_directories(path, error);
-  if (error) fail(ExitCode::io, "cannot create the folder {}: {}", path.string(), error.message());
+  std::error_code ignored;
+  if (path.empty() || fs::is_directory(path, ignored)) return;
+  make_directories(path.parent_path());
+  if (!allowed(DiskCall::make_directory, path) || (::mkdir(path.c_str(), 0777) != 0 && errno != EEXIST)) {
+    fail_system("create the folder", path);
+  }
+  if (!fs::is_directory(path, ignored)) {
+    fail(ExitCode::io, "cannot create the folder {}: a file of that name exists", path.string());
+  }
 }
 
 void rename(const fs::path& from, const fs::path& to) {
-  if (::rename(from.c_str(), to.c_str()) != 0) {
+  if (!allowed(DiskCall::rename, from) || ::rename(from.c_str(), to.c_str()) != 0) {
     const int code = errno;
     fail(ExitCode::io, "cannot rename {} to {}: {}", from.string(), to.string(), std::strerror(code));
   }
 }
 
 void remove_all(const fs::path& path) {
-  std::error_code error;
-  fs::remove_all(path, error);
-  if (error) fail(ExitCode::io, "cannot remove {}: {}", path.string(), error.message());
+  struct stat status {};
+  if (::lstat(path.c_str(), &status) != 0) {
+    if (errno == ENOENT) return;
+    fail_system("remove", path);
+  }
+  if (S_ISDIR(status.st_mode)) {
+    try {
+      remove_directory(path);
+    } catch (const fs::filesystem_error& error) {
+      fail(ExitCode::io, "cannot remove {}: {}", path.string(), error.code().message());
+    }
+  } else if (!allowed(DiskCall::unlink, path) || (::unlink(path.c_str()) != 0 && errno != ENOENT)) {
+    fail_system("remove", path);
+  }
 }
 
 void sync_file(const fs::path& path) {
@@ -160,7 +235,7 @@ void sync_file(const fs::path& path) {
 
 void sync_directory(const fs::path& path) {
   const int fd = open_or_fail(path, O_RDONLY | O_DIRECTORY, "open the folder");
-  const int result = ::fsync(fd);
+  const int result = allowed(DiskCall::sync_directory, path) ? ::fsync(fd) : -1;
   const int code = errno;
   ::close(fd);
   errno = code;
@@ -178,20 +253,39 @@ std::string hash_bytes(std::span<const std::byte> bytes) {
 }
 
 std::string hash_file(const fs::path& path) {
-  File file = File::open_read(path);
-  XXH3_state_t* state = XXH3_createState();
-  if (state == nullptr) throw std::bad_alloc();
-  XXH3_128bits_reset(state);
+  return hash_file(File::open_read(path));
+}
+
+std::string hash_file(const File& file) {
+  Hasher hasher;
   std::vector<std::byte> block(size_t{1} << 20);
-  try {
-    while (size_t n = file.read_some(block)) XXH3_128bits_update(state, block.data(), n);
-  } catch (...) {
-    XXH3_freeState(state);
-    throw;
+  for (uint64_t offset = 0;;) {
+    const ssize_t n = ::pread(file.descriptor(), block.data(), block.size(), static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail_system("read", file.path());
+    if (n == 0) return hasher.hex();
+    hasher.update(std::span(block).first(static_cast<size_t>(n)));
+    offset += static_cast<uint64_t>(n);
   }
-  const XXH128_hash_t hash = XXH3_128bits_digest(state);
-  XXH3_freeState(state);
-  return hex(hash);
+}
+
+struct Hasher::State {
+  XXH3_state_t* xxh3 = XXH3_createState();
+  ~State() { XXH3_freeState(xxh3); }
+};
+
+Hasher::Hasher() : state_(std::make_unique<State>()) {
+  if (state_->xxh3 == nullptr) throw std::bad_alloc();
+  XXH3_128bits_reset(state_->xxh3);
+}
+Hasher::~Hasher() = default;
+
+void Hasher::update(std::span<const std::byte> bytes) {
+  XXH3_128bits_update(state_->xxh3, bytes.data(), bytes.size());
+}
+
+std::string Hasher::hex() const {
+  return t6::io::hex(XXH3_128bits_digest(state_->xxh3));
 }
 
 std::optional<Lock> Lock::try_acquire(const fs::path& path) {

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -19,6 +21,7 @@ class File {
  public:
   static File open_read(const fs::path& path);
   static File create(const fs::path& path);       // write only, truncates
+  static File create_new(const fs::path& path);   // read and write, refuses an existing file
   static File open_append(const fs::path& path);  // write only, creates when missing
 
   File(File&& other) noexcept;
@@ -34,6 +37,7 @@ class File {
   void read_at(std::span<std::byte> bytes, uint64_t offset) const;
   void write_all(std::span<const std::byte> bytes);
   void write_all(std::string_view text);
+  void write_at(std::span<const std::byte> bytes, uint64_t offset);
   void truncate(uint64_t size);
   void sync();   // fsync
   void close();  // reports what the destructor could not
@@ -56,14 +60,28 @@ void write_text_atomically(const fs::path& path, std::string_view text);
 
 void make_directories(const fs::path& path);
 void rename(const fs::path& from, const fs::path& to);
-void remove_all(const fs::path& path);
+void remove_all(const fs::path& path);      // a link is removed, not followed; a missing path is fine
 void sync_file(const fs::path& path);       // fsync of a file written by a library
 void sync_directory(const fs::path& path);  // makes names created or renamed in it durable
 uint64_t free_bytes(const fs::path& path);  // what an ordinary user can still write there
 
 // XXH3-128 of a whole file as 32 hex digits.
 std::string hash_file(const fs::path& path);
+std::string hash_file(const File& file);  // from its start; the file position stays
 std::string hash_bytes(std::span<const std::byte> bytes);
+
+// XXH3-128 of bytes that come in pieces.
+class Hasher {
+ public:
+  Hasher();
+  ~Hasher();
+  void update(std::span<const std::byte> bytes);
+  std::string hex() const;  // 32 digits, of all bytes so far
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 // An exclusive advisory lock on `path` (created when missing), held until destruction or process end.
 class Lock {
@@ -75,5 +93,15 @@ class Lock {
   explicit Lock(File file) : file_(std::move(file)) {}
   File file_;
 };
+
+// The system calls of this file that change the disk or make a change durable.
+enum class DiskCall : uint8_t { create, write, truncate, sync, close, rename, make_directory, unlink, sync_directory };
+const char* name_of(DiskCall call);
+
+// Called before each of them with the path it is for (the old one of a rename). Returns 0 to let it happen or an errno
+// to make it fail with; `bytes` of a write may be lowered for a short one. Tests record call orders, inject faults and
+// end the process here. Not to be set while another thread writes; empty ends it.
+using FaultHook = std::function<int(DiskCall call, const fs::path& path, size_t& bytes)>;
+void set_fault_hook(FaultHook hook);
 
 }  // namespace t6::io
