@@ -54,6 +54,21 @@ TEST(Encoder, TellsLikeWordsApart) {
   }
 }
 
+// More words with the same eight first bytes than the cache has places: they meet there, told apart by the later bytes
+// alone.
+TEST(Encoder, TellsWordsThatShareAPlaceApart) {
+  Draw draw(13);
+  std::string text;
+  for (int i = 0; i < 100000; ++i) {
+    text += " prefixes";
+    text += random_text(draw, 4, "abcdefghijklmnop");
+  }
+  Encoder encoder(gpt2());
+  std::vector<uint32_t> ids;
+  encoder.encode(text, ids);
+  EXPECT_TRUE(ids == gpt2().encode(text));
+}
+
 TEST(Encoder, DocumentsAreTheSameForAnyWorkerCount) {
   const std::string text = io::read_text(fixture_path("mix.txt"));
   Draw draw(10);

@@ -214,14 +214,19 @@ std::string replaced(std::string_view text) {
 
 TEST(Pretokenizer, AnIllFormedByteCutsLikeTheReplacementCharacter) {
   Draw draw(3);
-  const std::string_view parts[] = {"\xC3",
-                                    "\xA9",
-                                    "\xE0\x9F\xBF",
+  // Overlong forms of 'A', '7' and U+A000, surrogates, too high, cut short, then well-formed ones.
+  const std::string_view parts[] = {"\xC1\x81",
+                                    "\xE0\x81\x81",
+                                    "\xE0\x80\xB7",
+                                    "\xF0\x80\x81\x81",
+                                    "\xF0\x8A\x80\x80",
                                     "\xED\xA0\x80",
-                                    "\xF0\x8F\xBF\xBF",
+                                    "\xED\xBF\xBF",
                                     "\xF4\x90\x80\x80",
                                     "\xF5",
-                                    "\xC0\xAF",
+                                    "\xFF",
+                                    "\xC3",
+                                    "\xA9",
                                     "\xE2\x82",
                                     "\xF0\x9F\x98",
                                     "\xC3\xA9",
@@ -230,12 +235,12 @@ TEST(Pretokenizer, AnIllFormedByteCutsLikeTheReplacementCharacter) {
                                     "\xF0\x9F\x98\x80",
                                     "\xF4\x8F\xBF\xBF",
                                     "\xE0\xA0\x80",
+                                    "\xEA\x80\x80",
                                     "\xE3\x80\x80",
                                     " ",
                                     "a",
                                     "7",
-                                    "'s",
-                                    "\xFF"};
+                                    "'s"};
   for (int round = 0; round < 30000; ++round) {
     std::string text;
     for (size_t i = draw.below(12); i > 0; --i) {

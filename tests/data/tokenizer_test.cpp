@@ -209,7 +209,7 @@ TEST(RankFile, RefusesWhatIsNotOne) {
   expect_refused(with_last("aGU= 4294967295\n"), ":257:", "out of range");
   expect_refused(with_last("aGU= 25\n"), ":257:", "rank 25 is given twice");
   expect_refused(with_last("YQ== 256\n"), "ranks 97 and 256", "the same token 'a'");
-  for (const char* bad : {"aGU", "aGU==", "aG=U", "aGV=", "aGU=aGU=", "a===", "====", "aG U=", "aG-_", "",
+  for (const char* bad : {"aGU", "aGU==", "aG=U", "aB==", "aGV=", "aGU=aGU=", "a===", "====", "aG U=", "aG-_", "",
                           "\xC3\xA9"
                           "aa"}) {
     expect_refused(with_last(std::string(bad) + " 256\n"),
