@@ -24,8 +24,8 @@ struct Hdf5Tokens {
   uint64_t document_count = 0;
   std::optional<uint64_t> vocabulary;
   std::optional<uint64_t> end_of_text;
-  std::string tokenizer_hash;
-  std::string source;
+  std::string tokenizer_hash = {};
+  std::string source = {};
 };
 
 // Reads the layout. Error(data) naming the file and what is wrong; the ranges are checked against the file's size.

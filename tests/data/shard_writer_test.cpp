@@ -1,0 +1,223 @@
+#include "data/shard_writer.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "data/shard.h"
+#include "shard_files.h"
+
+namespace t6::data {
+namespace {
+
+using testing::contains;
+using testing::error_of;
+using testing::read_file;
+using testing::some_ids;
+using testing::TempFolder;
+using testing::write_file;
+
+constexpr uint32_t kEndOfText = 50256;
+
+ShardWriterOptions options_for(const fs::path& folder) {
+  return {.folder = folder,
+          .prefix = "fineweb",
+          .shard_tokens = 1000,
+          .val_tokens = 1000,
+          .val_fraction = 1,
+          .vocabulary = 50257,
+          .end_of_text = kEndOfText,
+          .tokenizer_hash = "cafe",
+          .source = "a test"};
+}
+
+// Writes documents of varied lengths; `all` gets every token in order and `starts` where documents begin.
+ShardSummary write_documents(const ShardWriterOptions& options, size_t documents, std::vector<uint32_t>& all,
+                             std::vector<uint64_t>& starts) {
+  all.clear();
+  starts.clear();
+  ShardWriter writer(options);
+  for (size_t i = 0; i < documents; ++i) {
+    const std::vector<uint32_t> ids = some_ids(i * 37 % 500, kEndOfText, static_cast<uint32_t>(i));
+    starts.push_back(all.size());
+    all.push_back(options.end_of_text);
+    all.insert(all.end(), ids.begin(), ids.end());
+    writer.add_document(ids);
+    EXPECT_EQ(writer.tokens(), all.size());
+  }
+  return writer.finish();
+}
+
+std::vector<std::string> names(const fs::path& folder) {
+  std::vector<std::string> found;
+  for (const auto& entry : fs::directory_iterator(folder)) found.push_back(entry.path().filename().string());
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+TEST(ShardWriter, EveryFormReadsBackInFineWebsLayout) {
+  for (ShardForm form : {ShardForm::bin, ShardForm::hdf5}) {
+    for (uint32_t width : {2, 4}) {
+      TempFolder folder;
+      ShardWriterOptions options = options_for(folder.path());
+      options.form = form;
+      options.width = width;
+      std::vector<uint32_t> all;
+      std::vector<uint64_t> starts;
+      const ShardSummary summary = write_documents(options, 50, all, starts);
+      const std::string end = form == ShardForm::bin ? ".bin" : ".h5";
+      ASSERT_EQ(summary.shards.size(), (all.size() + 999) / 1000);
+      EXPECT_EQ(summary.tokens, all.size());
+      EXPECT_EQ(summary.documents, 50u);
+      EXPECT_EQ(summary.val_tokens, 1000u);
+      EXPECT_EQ(summary.shards[0].path, folder / ("fineweb_val_000000" + end));
+      EXPECT_EQ(summary.shards[1].path, folder / ("fineweb_train_000001" + end));
+      EXPECT_EQ(names(folder.path()).size(), summary.shards.size());
+      std::vector<uint32_t> read;
+      std::vector<uint64_t> read_starts;
+      for (const WrittenShard& written : summary.shards) {
+        const TokenShard shard = TokenShard::open(written.path, 50257);
+        EXPECT_EQ(shard.width(), width);
+        EXPECT_TRUE(shard.size() == 1000 || &written == &summary.shards.back());
+        for (uint64_t start : shard.document_offsets()) read_starts.push_back(read.size() + start);
+        read.resize(read.size() + shard.size());
+        shard.read(std::span(read).last(shard.size()), 0);
+        EXPECT_EQ(shard.tokenizer_hash(), form == ShardForm::hdf5 ? "cafe" : "");
+      }
+      EXPECT_EQ(read, all);
+      EXPECT_EQ(read_starts, form == ShardForm::hdf5 ? starts : std::vector<uint64_t>());
+    }
+  }
+}
+
+TEST(ShardWriter, BytesAreThoseOfTheFormat) {
+  TempFolder folder;
+  ShardWriterOptions options = options_for(folder.path());
+  options.shard_tokens = options.val_tokens = 3;
+  ShardWriter writer(options);
+  writer.add_document(std::vector<uint32_t>{1, 2, 258});
+  writer.finish();
+  EXPECT_EQ(read_file(folder / "fineweb_val_000000.bin"), testing::bin16({kEndOfText, 1, 2}));
+  EXPECT_EQ(read_file(folder / "fineweb_train_000001.bin"), testing::bin16({258}));
+}
+
+TEST(ShardWriter, ValidationIsAShareOfASmallCorpusAndAShardOfALargeOne) {
+  struct Case {
+    uint64_t val_tokens;
+    double fraction;
+    uint64_t expected;  // of 10,000 tokens
+  };
+  for (const Case& c : {Case{1000, 0.05, 500},
+                        {1000, 0.033, 330},
+                        {1000, 0.00001, 1},
+                        {300, 0.05, 300},
+                        {1000, 1, 1000},
+                        {1000, 0, 0},
+                        {0, 0.05, 0},
+                        {3000, 0.25, 2500}}) {
+    TempFolder folder;
+    ShardWriterOptions options = options_for(folder.path());
+    options.val_tokens = c.val_tokens;
+    options.val_fraction = c.fraction;
+    std::vector<uint32_t> all;
+    {
+      ShardWriter writer(options);
+      for (int i = 0; i < 100; ++i) {
+        const std::vector<uint32_t> ids = some_ids(99, kEndOfText, i);
+        all.push_back(kEndOfText);
+        all.insert(all.end(), ids.begin(), ids.end());
+        writer.add_document(ids);
+      }
+      const ShardSummary summary = writer.finish();
+      EXPECT_EQ(summary.val_tokens, c.expected) << c.fraction;
+      EXPECT_EQ(summary.shards.front().validation, c.expected > 0);
+      const WrittenShard& first_train = summary.shards[c.expected > 0 ? 1 : 0];
+      EXPECT_EQ(first_train.path.filename(), "fineweb_train_000001.bin");
+      std::vector<uint32_t> read;
+      for (const WrittenShard& written : summary.shards) {
+        const TokenShard shard = TokenShard::open(written.path, 50257);
+        read.resize(read.size() + shard.size());
+        shard.read(std::span(read).last(shard.size()), 0);
+      }
+      EXPECT_EQ(read, all) << c.fraction;
+      EXPECT_EQ(names(folder.path()).size(), summary.shards.size()) << "a temporary file was left";
+    }
+  }
+}
+
+TEST(ShardWriter, NothingIsNamedBeforeFinishNorLeftWithoutIt) {
+  for (double fraction : {0.05, 1.0}) {
+    TempFolder folder;
+    {
+      ShardWriterOptions options = options_for(folder.path());
+      options.val_fraction = fraction;
+      ShardWriter writer(options);
+      for (int i = 0; i < 100; ++i) writer.add_document(some_ids(99, 100));
+      for (const std::string& name : names(folder.path())) EXPECT_EQ(name.front(), '.') << name;
+      EXPECT_FALSE(names(folder.path()).empty());
+    }
+    EXPECT_TRUE(names(folder.path()).empty());
+  }
+}
+
+TEST(ShardWriter, ExistingShardsAreReplacedOnlyWhenAllowed) {
+  TempFolder folder;
+  write_file(folder / ".fineweb.t6.spool.tmp", "of a killed run");
+  write_file(folder / "fineweb_train_000007.bin", "old");
+  write_file(folder / "fineweb_train_notes.bin", "not a shard");
+  write_file(folder / "other_train_000001.bin", "another set");
+  ShardWriterOptions options = options_for(folder.path());
+  const Error error = error_of([&] { ShardWriter writer(options); });
+  EXPECT_EQ(error.code(), ExitCode::usage);
+  EXPECT_TRUE(contains(error.what(), "fineweb_train_000007.bin")) << error.what();
+  options.overwrite = true;
+  std::vector<uint32_t> all;
+  std::vector<uint64_t> starts;
+  { ShardWriter abandoned(options); }
+  EXPECT_EQ(read_file(folder / "fineweb_train_000007.bin"), "old");
+  write_documents(options, 13, all, starts);
+  EXPECT_EQ(names(folder.path()),
+            (std::vector<std::string>{"fineweb_train_000001.bin", "fineweb_train_000002.bin", "fineweb_train_notes.bin",
+                                      "fineweb_val_000000.bin", "other_train_000001.bin"}));
+}
+
+TEST(ShardWriter, NeedsTokensToTrainOn) {
+  TempFolder folder;
+  EXPECT_EQ(error_of([&] { ShardWriter(options_for(folder.path())).finish(); }).code(), ExitCode::data);
+  const Error error = error_of([&] {
+    ShardWriter writer(options_for(folder.path()));
+    writer.add_document(some_ids(100, 100));
+    writer.finish();
+  });
+  EXPECT_EQ(error.code(), ExitCode::data);
+  EXPECT_TRUE(contains(error.what(), "101 tokens")) << error.what();
+  EXPECT_TRUE(names(folder.path()).empty());
+}
+
+TEST(ShardWriter, RejectsWhatCannotBe) {
+  TempFolder folder;
+  const auto code = [&](const std::function<void(ShardWriterOptions&)>& change) {
+    ShardWriterOptions options = options_for(folder / "new");
+    change(options);
+    return error_of([&] { ShardWriter writer(options); }).code();
+  };
+  EXPECT_EQ(code([](ShardWriterOptions& o) { o.vocabulary = 65537, o.width = 2; }), ExitCode::usage);
+  EXPECT_EQ(code([](ShardWriterOptions& o) { o.width = 3; }), ExitCode::usage);
+  EXPECT_EQ(code([](ShardWriterOptions& o) { o.shard_tokens = 0; }), ExitCode::usage);
+  EXPECT_EQ(code([](ShardWriterOptions& o) { o.shard_tokens = uint64_t{1} << 31; }), ExitCode::usage);
+  EXPECT_EQ(code([](ShardWriterOptions& o) { o.val_fraction = 1.5; }), ExitCode::usage);
+  EXPECT_EQ(code([](ShardWriterOptions& o) { o.val_fraction = std::nan(""); }), ExitCode::usage);
+  EXPECT_EQ(code([](ShardWriterOptions& o) { o.prefix = "../x"; }), ExitCode::usage);
+  EXPECT_EQ(code([](ShardWriterOptions& o) { o.prefix = ""; }), ExitCode::usage);
+  EXPECT_EQ(code([](ShardWriterOptions& o) { o.end_of_text = o.vocabulary; }), ExitCode::internal);
+  EXPECT_FALSE(fs::exists(folder / "new"));
+
+  ShardWriterOptions wide = options_for(folder.path());
+  wide.vocabulary = 65537;
+  ShardWriter writer(wide);
+  EXPECT_EQ(error_of([&] { writer.add_document(std::vector<uint32_t>{65537}); }).code(), ExitCode::internal);
+}
+
+}  // namespace
+}  // namespace t6::data
