@@ -94,6 +94,12 @@ bool recording(std::initializer_list<const Variable*> inputs) {
   return grad_enabled && std::any_of(inputs.begin(), inputs.end(), [](const Variable* v) { return v->needs_grad(); });
 }
 
+Tensor gradient_buffer(const Variable& parameter) {
+  T6_CHECK(parameter.is_leaf() && parameter.impl()->leaf == Leaf::parameter,
+           "[gradient_buffer] expected a parameter of shape {}", to_string(parameter.shape()));
+  return parameter_grad(*parameter.impl());
+}
+
 void record(const char* op, const std::vector<Variable>& inputs, const std::vector<Variable*>& outputs, BackwardFn fn) {
   if (segment_leaves != nullptr) {
     for (const Variable& v : inputs) {

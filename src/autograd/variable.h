@@ -90,6 +90,11 @@ using BackwardFn = std::function<void(Gradients&)>;
 // backward.
 bool recording(std::initializer_list<const Variable*> inputs);
 
+// The buffer that a parameter's gradient is added to: f32 (f64), shaped like the value, zeroed when there was none. For
+// operations that add to it already in their forward pass and say so; others use Gradients::accumulator in backward.
+// Error(internal) for anything but a parameter.
+Tensor gradient_buffer(const Variable& parameter);
+
 // Puts an operation on the tape when recording(inputs); otherwise does nothing. `op` names it in messages and profiles.
 void record(const char* op, const std::vector<Variable>& inputs, const std::vector<Variable*>& outputs, BackwardFn fn);
 

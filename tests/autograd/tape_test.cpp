@@ -76,6 +76,19 @@ TEST(Tape, ReadyHookFiresOnceAfterTheLastReader) {
   EXPECT_EQ(seen, std::vector<double>{6 * 9});
 }
 
+TEST(Tape, ForwardPassesMayAddToAParametersBuffer) {
+  const Variable w(Tensor::full({1}, DType::bf16, 3), Leaf::parameter);
+  const Tensor buffer = gradient_buffer(w);
+  EXPECT_EQ(buffer.dtype(), DType::f32);
+  EXPECT_EQ(buffer.item(), 0);
+  buffer.add_from(Tensor::full({1}, DType::f32, 5));
+  EXPECT_EQ(w.grad().item(), 5);
+  EXPECT_TRUE(gradient_buffer(w).shares_storage_with(buffer));
+  EXPECT_THROW(gradient_buffer(scalar(1, Leaf::input)), Error);
+  const Variable v = scalar(3, Leaf::parameter);
+  EXPECT_THROW(gradient_buffer(multiply(v, v)), Error);
+}
+
 TEST(Tape, ConsumedRecordIsRefused) {
   const Variable w = scalar(3, Leaf::parameter);
   const Variable y = multiply(w, w);
