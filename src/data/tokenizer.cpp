@@ -61,6 +61,11 @@ std::string shown(std::string_view text) {
   return text.size() > 40 ? out + "..." : out;
 }
 
+[[noreturn]] void refuse_row(const std::string& name, size_t line, std::string_view row) {
+  fail(ExitCode::data, "{}:{}: expected '<base64 token> <rank>', got '{}'; is this a .tiktoken file?", name, line,
+       shown(row));
+}
+
 constexpr uint64_t kEmptySlot = ~uint64_t{0};
 
 inline uint64_t hash_of(std::string_view bytes) {
@@ -85,7 +90,13 @@ Tokenizer Tokenizer::parse(std::string_view text, const std::string& name) {
          text.size());
   }
   if (text.empty()) fail(ExitCode::data, "{}: expected a .tiktoken rank file, got an empty file", name);
-  const size_t lines = static_cast<size_t>(std::count(text.begin(), text.end(), '\n')) + (text.back() != '\n');
+  // Counted before anything is allocated for a line, so that millions of empty ones are refused at the first.
+  size_t lines = 0;
+  for (size_t at = 0; at < text.size(); ++lines) {
+    const std::string_view row = text.substr(at, text.find('\n', at) - at);
+    if (row.size() < 4) refuse_row(name, lines + 1, row);
+    at += row.size() + 1;
+  }
   std::vector<std::string> tokens(lines);
   std::string token;
   size_t begin = 0;
@@ -94,10 +105,7 @@ Tokenizer Tokenizer::parse(std::string_view text, const std::string& name) {
     const std::string_view row = text.substr(begin, end - begin);
     begin = end + 1;
     const size_t space = row.find(' ');
-    if (space == std::string_view::npos) {
-      fail(ExitCode::data, "{}:{}: expected '<base64 token> <rank>', got '{}'; is this a .tiktoken file?", name, line,
-           shown(row));
-    }
+    if (space == std::string_view::npos) refuse_row(name, line, row);
     const std::string_view number = row.substr(space + 1);
     uint32_t rank = 0;
     const auto parsed = std::from_chars(number.data(), number.data() + number.size(), rank);

@@ -218,6 +218,7 @@ TEST(RankFile, RefusesWhatIsNotOne) {
   std::string big;
   for (size_t i = 0; i < Tokenizer::kMaxTokenBytes / 3 + 1; ++i) big += "YWFh";
   expect_refused(with_last(big + " 256\n"), ":257:", "1 to 1024 bytes");
+  expect_refused(std::string(Tokenizer::kMaxFileBytes, '\n'), "x.tiktoken:1:", "got ''");
   expect_refused(std::string(Tokenizer::kMaxFileBytes + 1, '\n'), "x.tiktoken:", "at most 16777216 bytes");
 }
 
