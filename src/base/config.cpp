@@ -17,7 +17,7 @@ std::string join_path(const std::string& section, std::string_view name) {
 // A key as part of a path: as it is, or quoted and cut when it is long or strange.
 std::string shown(const std::string& key) {
   const std::string quoted = quote(key);
-  return quoted.size() == key.size() + 2 ? key : quoted;
+  return !key.empty() && quoted.size() == key.size() + 2 ? key : quoted;
 }
 
 }  // namespace
@@ -155,7 +155,7 @@ std::string Reader::unknown_key(const Frame& frame, const std::string& key) {
   if (places > 0) return fmt::format("unknown key here; did you mean {}", elsewhere);
   const std::string nearest = nearest_name(key, frame.known.data(), frame.known.size());
   if (!nearest.empty()) return fmt::format("unknown key; nearest is '{}'", nearest);
-  constexpr size_t kListed = 12;
+  constexpr size_t kListed = 24;
   if (!frame.known.empty() && frame.known.size() <= kListed) {
     return fmt::format("unknown key; expected {}", join_names(frame.known.data(), frame.known.size()));
   }
@@ -196,7 +196,7 @@ std::string help_table(const Catalogue& catalogue) {
     words_width = std::max(words_width, entry.words.size());
     value_width = std::max(value_width, entry.value.size());
   }
-  words_width = std::min<size_t>(words_width, 36);
+  words_width = std::min<size_t>(words_width, 38);
   value_width = std::min<size_t>(value_width, 14);
   std::string out;
   for (size_t i = 0; i < catalogue.size(); ++i) {

@@ -188,8 +188,9 @@ std::optional<std::string> parse_duration(std::string_view text, std::chrono::se
 }
 
 std::string nearest_name(std::string_view name, const std::string_view* names, size_t count) {
-  constexpr size_t kLongest = 64;
-  if (name.size() > kLongest) return "";
+  // Words of three letters are near too much ('gpu' is not meant to be 'cpu').
+  constexpr size_t kShortest = 4, kLongest = 64;
+  if (name.size() < kShortest || name.size() > kLongest) return "";
   // Optimal string alignment: insertions, deletions, substitutions and swaps of neighbours count one each.
   const auto distance = [&](std::string_view other) {
     std::vector<size_t> before, last(other.size() + 1), row(other.size() + 1);

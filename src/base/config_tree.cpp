@@ -64,6 +64,13 @@ class Builder final : public YAML::EventHandler {
   }
   void OnMapEnd() override { close(); }
 
+  // A syntax error came: the last value is suspect, it may have been cut or joined with what follows.
+  void distrust_last() {
+    if (open_.empty() || open_.back().node.entries.empty()) return;
+    Frame& frame = open_.back();
+    if (frame.node.kind == Node::Kind::map && frame.at_key) frame.node.entries.back().value.kind = Node::Kind::broken;
+  }
+
   // The tree; after an interrupted parse, what was finished of it.
   Node take() {
     while (!open_.empty()) {
@@ -263,6 +270,7 @@ Node Tree::parse(std::string_view text, int source, bool is_override) {
     }
   } catch (const YAML::Exception& error) {
     complete_ = false;
+    builder.distrust_last();
     // A null mark is yaml-cpp's "somewhere".
     const bool placed = !is_override && error.mark.line >= 0;
     found.emplace_back(placed ? Location{source, error.mark.line + 1, error.mark.column + 1} : Location{source, 0, 0},

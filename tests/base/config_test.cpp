@@ -397,6 +397,21 @@ TEST(Config, UnreadableFilesAreUsageErrors) {
   }
 }
 
+TEST(Config, SixteenLevelsAreAllowed) {
+  const auto nested = [](size_t levels) {
+    std::string text;
+    for (size_t i = 0; i < levels; ++i) text.append(i, ' ').append("a:\n");
+    return problems(text);
+  };
+  EXPECT_EQ(nested(16).substr(0, 26), "a.yaml:1:1: a: unknown key");
+  EXPECT_EQ(nested(17),
+            "a.yaml:1:1: a: unknown key; expected count, name, color, top, files, sizes, betas, inner, shape, round or "
+            "square\na.yaml:17:17: nested deeper than 16 levels");
+  std::string path = "a";
+  for (int i = 0; i < 16; ++i) path += ".a";
+  EXPECT_NE(problems("", {path + "=1"}).find("nested deeper than 16 levels"), std::string::npos);
+}
+
 TEST(Config, HostileInputIsBoundedInTimeAndMemory) {
   const auto repeat = [](std::string_view piece, size_t bytes) {
     std::string text;
@@ -408,7 +423,7 @@ TEST(Config, HostileInputIsBoundedInTimeAndMemory) {
   for (int i = 0; keys.size() < mib - 20; ++i) keys.append("k").append(std::to_string(i)).append(": 1\n");
   for (int i = 0; i < 40; ++i) nested.append(i, ' ').append("a:\n");
   const std::vector<std::pair<std::string, std::string>> hostile{
-      {repeat("[", mib), "nested deeper than 16 levels"},
+      {repeat("[", mib), "more than 1000 open brackets"},
       {repeat("{a: ", mib), "nested deeper than 16 levels"},
       {repeat("[", 900), "a.yaml:1:9: nested deeper than 16 levels"},
       {repeat("- ", mib), "nested deeper than 16 levels"},

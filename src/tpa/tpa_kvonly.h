@@ -1,0 +1,23 @@
+// TPA-KVonly: full queries; keys and values factorised as in tpa.
+#pragma once
+
+#include <cstdint>
+
+#include "base/config.h"
+
+namespace t6::tpa_kvonly {
+
+// Key section `model.tpa_kvonly`.
+struct Options {
+  int64_t rank_k = 2;
+  int64_t rank_v = 2;
+
+  template <class V>
+  void fields(V& v) {
+    v.field("rank_k", rank_k, "terms R_K of a key", config::range(1, 1024));
+    v.field("rank_v", rank_v, "terms R_V of a value", config::range(1, 1024));
+  }
+  bool operator==(const Options&) const = default;
+};
+
+}  // namespace t6::tpa_kvonly

@@ -1,0 +1,277 @@
+// Everything a run is configured by: the sections of its YAML file.
+//
+// Defaults are the corrected protocol; `preset: official` exchanges those of the authors' code for them together (see
+// official_config), keys that are written keep their values.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/config.h"
+#include "data/sampler.h"
+#include "model/model_config.h"
+
+namespace t6::data {
+constexpr std::array<std::string_view, 2> config_names(SampleOrder) {
+  return {"shuffled", "random_window"};
+}
+}  // namespace t6::data
+
+namespace t6 {
+
+enum class Preset { corrected, official };
+constexpr std::array<std::string_view, 2> config_names(Preset) {
+  return {"default", "official"};
+}
+
+enum class DeviceChoice { automatic, cpu, cuda };
+constexpr std::array<std::string_view, 3> config_names(DeviceChoice) {
+  return {"auto", "cpu", "cuda"};
+}
+
+enum class Determinism { relaxed, strict };
+constexpr std::array<std::string_view, 2> config_names(Determinism) {
+  return {"default", "strict"};
+}
+
+struct RunSection {
+  std::string dir = "runs/run";
+  int64_t seed = 0;
+  DeviceChoice device = DeviceChoice::automatic;
+  int64_t threads = 0;
+  Determinism determinism = Determinism::relaxed;
+
+  template <class V>
+  void fields(V& v) {
+    v.field("dir", dir, "run folder; not written: runs/ and the names of the config files");
+    v.field("seed", seed, "of initial weights, data order and sampling", config::range(0, 9e15));
+    v.field("device", device, "where to compute; auto: a GPU when there is one");
+    v.field("threads", threads, "CPU threads a rank; 0: all it may use", config::range(0, 4096));
+    v.field("determinism", determinism, "strict: only kernels whose result does not depend on timing or thread count");
+  }
+  bool operator==(const RunSection&) const = default;
+};
+
+struct DataSection {
+  std::vector<std::string> train;
+  std::vector<std::string> validation;
+  std::optional<std::string> tokenizer;
+  data::SampleOrder sampling = data::SampleOrder::shuffled;
+  int64_t prefetch = 4;
+  int64_t readers = 1;
+
+  template <class V>
+  void fields(V& v) {
+    v.field("train", train, "globs of the token shards to train on");
+    v.field("validation", validation, "globs of the token shards to evaluate on; empty: no evaluation");
+    v.field("tokenizer", tokenizer, "tokenizer file, for generating text and checking the vocabulary");
+    v.field("sampling", sampling, "each window once an epoch in a seeded order, or random with replacement");
+    v.field("prefetch", prefetch, "micro-batches read ahead", config::range(1, 1024));
+    v.field("readers", readers, "threads reading ahead", config::range(1, 64));
+  }
+  bool operator==(const DataSection&) const = default;
+};
+
+enum class Accumulation { mean, sum };
+constexpr std::array<std::string_view, 2> config_names(Accumulation) {
+  return {"mean", "sum"};
+}
+
+enum class Precision { f32, bf16 };
+constexpr std::array<std::string_view, 2> config_names(Precision) {
+  return {"f32", "bf16"};
+}
+
+enum class Recompute { none, attention, block };
+constexpr std::array<std::string_view, 3> config_names(Recompute) {
+  return {"none", "attention", "block"};
+}
+
+struct TrainSection {
+  int64_t steps = 100000;
+  int64_t global_batch = 480;
+  int64_t micro_batch = 24;
+  Accumulation accumulation = Accumulation::mean;
+  Precision precision = Precision::f32;
+  Recompute recompute = Recompute::none;
+  std::optional<std::chrono::seconds> max_runtime;
+  std::optional<double> target_loss;
+
+  template <class V>
+  void fields(V& v) {
+    v.field("steps", steps, "optimizer steps", config::range(1, 1e9));
+    v.field("global_batch", global_batch, "windows a step over all ranks; a multiple of micro_batch x ranks",
+            config::range(1, 1e6));
+    v.field("micro_batch", micro_batch, "windows computed at a time on a rank", config::range(1, 65536));
+    v.field("accumulation", accumulation, "gradients of micro-batches: averaged, or summed as the authors' code does");
+    v.field("precision", precision, "of matrix products and attention; weights and statistics stay f32");
+    v.field("recompute", recompute, "activations computed again in the backward pass, to save memory");
+    v.field("max_runtime", max_runtime, "save and exit after this time", config::at_least(1));
+    v.field("target_loss", target_loss, "stop once the validation loss is at or below", config::positive());
+  }
+  bool operator==(const TrainSection&) const = default;
+};
+
+enum class DecayScope { matrices, all };
+constexpr std::array<std::string_view, 2> config_names(DecayScope) {
+  return {"matrices", "all"};
+}
+
+struct OptimizerSection {
+  double lr = 6e-4;
+  double min_lr = 3e-5;
+  std::array<double, 2> betas{0.9, 0.95};
+  double eps = 1e-8;
+  double weight_decay = 0.1;
+  DecayScope decay = DecayScope::matrices;
+  double clip_norm = 1.0;
+  bool zero = false;
+
+  template <class V>
+  void fields(V& v) {
+    v.field("lr", lr, "peak learning rate", config::positive(10));
+    v.field("min_lr", min_lr, "learning rate at the end of the decay", config::range(0, 10));
+    v.field("betas", betas, "decay of the first and second moment", config::range_below(0, 1));
+    v.field("eps", eps, "added to the root of the second moment", config::positive(1));
+    v.field("weight_decay", weight_decay, "decoupled weight decay", config::range(0, 10));
+    v.field("decay", decay, "what decays: matrices only, or norm weights too");
+    v.field("clip_norm", clip_norm, "gradients are scaled down to this global norm; 0: never", config::range(0, 1e6));
+    v.field("zero", zero, "split the optimizer state over the ranks (ZeRO stage 1)");
+  }
+  bool operator==(const OptimizerSection&) const = default;
+};
+
+enum class ScheduleKind { cosine, linear, constant, wsd };
+constexpr std::array<std::string_view, 4> config_names(ScheduleKind) {
+  return {"cosine", "linear", "constant", "wsd"};
+}
+
+struct ScheduleSection {
+  ScheduleKind kind = ScheduleKind::cosine;
+  int64_t warmup_steps = 2000;
+  int64_t decay_steps = 0;
+
+  // Length of the decay in a run of `steps`. cosine, linear: it follows the warm-up; wsd: it ends the run; constant: 0.
+  int64_t decay_length(int64_t steps) const;
+
+  template <class V>
+  void fields(V& v) {
+    v.field("kind", kind, "how lr falls to min_lr after the warm-up; wsd: stable, then a linear decay at the end");
+    v.field("warmup_steps", warmup_steps, "steps in which lr rises linearly from 0", config::range(0, 1e9));
+    v.field("decay_steps", decay_steps, "length of the decay; 0: all steps after the warm-up, wsd: a tenth of the run",
+            config::range(0, 1e9));
+  }
+  bool operator==(const ScheduleSection&) const = default;
+};
+
+enum class EvaluationSampling { fixed, random };
+constexpr std::array<std::string_view, 2> config_names(EvaluationSampling) {
+  return {"fixed", "random"};
+}
+
+struct EvaluationSection {
+  int64_t every = 1000;
+  int64_t windows = 4800;
+  EvaluationSampling sampling = EvaluationSampling::fixed;
+
+  template <class V>
+  void fields(V& v) {
+    v.field("every", every, "steps between evaluations; 0: only after the last step", config::range(0, 1e9));
+    v.field("windows", windows, "validation windows; 0: all; preset official: 200 x train.micro_batch",
+            config::range(0, 1e9));
+    v.field("sampling", sampling, "the same evenly spaced windows over all ranks, or random ones on rank 0");
+  }
+  bool operator==(const EvaluationSection&) const = default;
+};
+
+enum class ResumePolicy { automatic, never, required };
+constexpr std::array<std::string_view, 3> config_names(ResumePolicy) {
+  return {"auto", "never", "require"};
+}
+
+struct CheckpointSection {
+  int64_t every = 1000;
+  int64_t keep_last = 3;
+  int64_t keep_every = 0;
+  ResumePolicy resume = ResumePolicy::automatic;
+  bool async = false;
+
+  template <class V>
+  void fields(V& v) {
+    v.field("every", every, "steps between checkpoints; 0: only at the end", config::range(0, 1e9));
+    v.field("keep_last", keep_last, "newest checkpoints kept", config::range(1, 1e6));
+    v.field("keep_every", keep_every, "also keep those of steps that are multiples of this; 0: none",
+            config::range(0, 1e9));
+    v.field("resume", resume,
+            "auto: from the newest intact one; never: the run folder must hold none; require: one must be there");
+    v.field("async", async, "write in the background while training goes on");
+  }
+  bool operator==(const CheckpointSection&) const = default;
+};
+
+struct LoggingSection {
+  int64_t every = 10;
+  bool tensorboard = true;
+
+  template <class V>
+  void fields(V& v) {
+    v.field("every", every, "steps between log lines", config::range(1, 1e9));
+    v.field("tensorboard", tensorboard, "write TensorBoard event files to the run folder");
+  }
+  bool operator==(const LoggingSection&) const = default;
+};
+
+struct RunConfig {
+  Preset preset = Preset::corrected;
+  RunSection run;
+  ModelConfig model;
+  DataSection data;
+  TrainSection train;
+  OptimizerSection optimizer;
+  ScheduleSection schedule;
+  EvaluationSection evaluation;
+  CheckpointSection checkpoint;
+  LoggingSection logging;
+
+  template <class V>
+  void fields(V& v) {
+    v.field("preset", preset, "protocol that keys not written follow");
+    v.section("run", run, "the run as a whole");
+    v.section("model", model, "the model");
+    v.section("data", data, "tokens");
+    v.section("train", train, "the training loop");
+    v.section("optimizer", optimizer, "AdamW");
+    v.section("schedule", schedule, "learning rate over the run");
+    v.section("evaluation", evaluation, "validation loss");
+    v.section("checkpoint", checkpoint, "saving and resuming");
+    v.section("logging", logging, "what is reported while training");
+  }
+  void check(config::Checks& checks) const;  // rules across fields
+  bool operator==(const RunConfig&) const = default;
+};
+
+RunConfig default_config();
+RunConfig official_config();  // the default one under `preset: official`
+
+// Files merge in order, then overrides "section.key=value". Throws one Error(usage) with every problem on a line of its
+// own: "file:line:column: section.key: reason". Looks at no file but these.
+RunConfig load_run_config(std::span<const std::filesystem::path> files, std::span<const std::string> overrides);
+RunConfig run_config_from_yaml(std::string_view text, const std::string& name);
+
+// Every key with its value: what resolved.yaml holds and --dry-run prints. Reading it gives an equal config.
+std::string to_yaml(const RunConfig& config);
+
+// What only a training run needs: training data, a global batch that divides among `world` ranks. Error(usage).
+void check_trainable(const RunConfig& config, int64_t world);
+
+// Every key: type, range, default, meaning; then what preset official changes.
+std::string config_help();
+
+}  // namespace t6
