@@ -4,6 +4,7 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 
 #include <atomic>
+#include <cstdlib>
 
 #include "base/error.h"
 
@@ -12,6 +13,7 @@ namespace {
 
 std::atomic<void (*)()> erase_transient{nullptr};
 std::atomic<void (*)()> redraw_transient{nullptr};
+std::atomic<bool> is_quiet{false};
 
 // Standard error, with the transient line taken away while a log line is written.
 class TerminalSink : public spdlog::sinks::ansicolor_stderr_sink_mt {
@@ -26,12 +28,21 @@ class TerminalSink : public spdlog::sinks::ansicolor_stderr_sink_mt {
 }  // namespace
 
 void start(bool quiet) {
+  is_quiet = quiet;
   auto terminal = std::make_shared<TerminalSink>();
+  if (const char* no_color = std::getenv("NO_COLOR"); no_color != nullptr && *no_color != '\0') {
+    terminal->set_color_mode(spdlog::color_mode::never);
+  }
   terminal->set_pattern("%^%H:%M:%S %l:%$ %v");
   auto logger = std::make_shared<spdlog::logger>("t6", terminal);
-  logger->set_level(quiet ? spdlog::level::warn : spdlog::level::info);
+  // The sink's level, not the logger's: files get every line.
+  terminal->set_level(quiet ? spdlog::level::warn : spdlog::level::info);
   logger->flush_on(spdlog::level::info);
   spdlog::set_default_logger(std::move(logger));
+}
+
+bool quiet() {
+  return is_quiet;
 }
 
 void add_file(const std::filesystem::path& path) {

@@ -9,9 +9,10 @@
 
 namespace t6::log {
 
-// Sets up the standard-error logger ("12:34:56 warning: text"); called once by main. quiet leaves only warnings and
-// errors.
+// Sets up the standard-error logger ("12:34:56 warning: text"; colours unless NO_COLOR is set); called once by main.
+// quiet leaves only warnings and errors there, and everything in the files.
 void start(bool quiet);
+bool quiet();  // as start() was told
 
 // From now on also appends every line, with date, to `path` (train.log of a run folder). Error(io) if it cannot be
 // opened.
