@@ -1,0 +1,62 @@
+// Causal attention with grouped heads.
+//
+//   o[t, h] = sum_j P[t, j] v[j, g],   P[t, :] = softmax over j <= offset + t of  scale q[t, h] . k[j, g],   g = h /
+//   (H/G)
+//
+// Scores, softmax and sums are f32 (f64 for f64) whatever the dtype of the inputs; in bf16 mode the factors of products
+// are bf16. No [T, T] matrix is kept: the backward recomputes P from the saved log-sum-exp, after Dao et al.,
+// "FlashAttention", 2022. Results do not depend on the thread count.
+#pragma once
+
+#include "autograd/variable.h"
+
+namespace t6 {
+
+// q [B, T, H, Dqk], k [B, T, G, Dqk], v [B, T, G, Dv] -> o [B, T, H, Dv]; G divides H. dtypes f32, bf16, f64, all the
+// same. Saves q, k, v, o and log-sum-exp [B, H, T].
+Variable attention(const Variable& q, const Variable& k, const Variable& v, double scale);
+
+// New tokens against a cache: q [B, Tnew, H, Dqk], k [B, M, G, Dqk], v [B, M, G, Dv] -> o [B, Tnew, H, Dv]. Query t
+// sees keys 0..offset + t; the rows of the new tokens are in the cache already, so M >= offset + Tnew; rows behind are
+// not read. Off the tape.
+Tensor attention_decode(const Tensor& q, const Tensor& k, const Tensor& v, int64_t offset, double scale);
+
+// Kernel contracts. Tensors are contiguous.
+struct AttentionArgs {
+  const void* q;  // [batch, queries, heads, qk_width]
+  const void* k;  // [batch, keys, kv_heads, qk_width]
+  const void* v;  // [batch, keys, kv_heads, v_width]
+  void* o;        // [batch, queries, heads, v_width]
+  void* lse;      // [batch, heads, queries] of the accumulate type: log sum_j exp(scale q . k); or null
+  int64_t batch;
+  int64_t queries;
+  int64_t keys;  // at least offset + queries
+  int64_t heads;
+  int64_t kv_heads;
+  int64_t qk_width;
+  int64_t v_width;
+  int64_t offset;
+  double scale;
+  DType dtype;
+};
+
+//   dv[j] = sum_t P[t, j] do[t],   dS[t, j] = P[t, j] (do[t] . v[j] - do[t] . o[t]) scale
+//   dq[t] = sum_j dS[t, j] k[j],   dk[j] = sum_t dS[t, j] q[t];   dk and dv summed over the heads of a group
+struct AttentionBackwardArgs {
+  AttentionArgs forward;  // o and lse as the forward wrote them
+  const void* d_o;        // [batch, queries, heads, v_width]
+  void* dq;               // [batch, queries, heads, qk_width]
+  void* dk;               // [batch, keys, kv_heads, qk_width]
+  void* dv;               // [batch, keys, kv_heads, v_width]
+};
+
+namespace cpu {
+void attention(const AttentionArgs& args);
+void attention_backward(const AttentionBackwardArgs& args);
+}  // namespace cpu
+namespace cuda {
+void attention(const AttentionArgs& args);
+void attention_backward(const AttentionBackwardArgs& args);
+}  // namespace cuda
+
+}  // namespace t6

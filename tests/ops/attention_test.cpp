@@ -1,0 +1,260 @@
+#include "ops/attention.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "base/error.h"
+#include "base/rng.h"
+#include "support/op_check.h"
+#include "support/threads.h"
+
+namespace t6 {
+namespace {
+
+using Values = std::vector<double>;
+
+struct Sizes {
+  int64_t batch = 1, queries = 1, heads = 1, groups = 1, qk = 8, v = 8, keys = 0, offset = 0;
+
+  int64_t key_rows() const { return keys > 0 ? keys : queries; }
+  Shape q_shape() const { return {batch, queries, heads, qk}; }
+  Shape k_shape() const { return {batch, key_rows(), groups, qk}; }
+  Shape v_shape() const { return {batch, key_rows(), groups, v}; }
+};
+
+// Softmax over the keys each query sees, in plain loops.
+Values reference(const Sizes& s, double scale, const Values& q, const Values& k, const Values& v) {
+  Values o(static_cast<size_t>(s.batch * s.queries * s.heads * s.v));
+  for (int64_t b = 0; b < s.batch; ++b) {
+    for (int64_t t = 0; t < s.queries; ++t) {
+      for (int64_t h = 0; h < s.heads; ++h) {
+        const int64_t g = h / (s.heads / s.groups), seen = s.offset + t + 1;
+        Values p(static_cast<size_t>(seen));
+        double max = -INFINITY, sum = 0;
+        for (int64_t j = 0; j < seen; ++j) {
+          for (int64_t d = 0; d < s.qk; ++d) {
+            p[j] += scale * q[((b * s.queries + t) * s.heads + h) * s.qk + d] *
+                    k[((b * s.key_rows() + j) * s.groups + g) * s.qk + d];
+          }
+          max = std::max(max, p[j]);
+        }
+        for (double& x : p) sum += x = std::exp(x - max);
+        for (int64_t j = 0; j < seen; ++j) {
+          for (int64_t d = 0; d < s.v; ++d) {
+            o[((b * s.queries + t) * s.heads + h) * s.v + d] +=
+                p[j] / sum * v[((b * s.key_rows() + j) * s.groups + g) * s.v + d];
+          }
+        }
+      }
+    }
+  }
+  return o;
+}
+
+Values random_values(int64_t count, uint64_t stream, double spread = 1.0) {
+  const Philox rng(7, RngPurpose::test, stream);
+  Values values(static_cast<size_t>(count));
+  for (size_t i = 0; i < values.size(); ++i) {
+    const float value = static_cast<float>(spread * (2 * rng.uniform(i) - 1));
+    values[i] = static_cast<double>(static_cast<float>(bfloat16(value)));
+  }
+  return values;
+}
+
+double relative_error(const Values& got, const Values& expected) {
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    difference += (got[i] - expected[i]) * (got[i] - expected[i]);
+    norm += expected[i] * expected[i];
+  }
+  return std::sqrt(difference / norm);
+}
+
+struct Pass {
+  Values o, dq, dk, dv;
+};
+
+// Forward and backward with a fixed cotangent.
+Pass run(const Sizes& s, DType dtype, double spread = 1.0) {
+  auto make = [&](const Shape& shape, uint64_t stream) {
+    return Variable(Tensor::from<double>(shape, random_values(shape.numel(), stream, spread)).to(dtype), Leaf::input);
+  };
+  const Variable q = make(s.q_shape(), 0), k = make(s.k_shape(), 1), v = make(s.v_shape(), 2);
+  const Variable o = attention(q, k, v, 1 / std::sqrt(static_cast<double>(s.qk)));
+  Variable root(Tensor::full({1}, DType::f64, 0.0));
+  record("weigh", {o}, {&root}, [&](Gradients& g) {
+    g.give(0, Tensor::from<double>(o.shape(), random_values(o.value().numel(), 3)).to(dtype));
+  });
+  backward(root);
+  return {o.value().to_doubles(), q.grad().to_doubles(), k.grad().to_doubles(), v.grad().to_doubles()};
+}
+
+void check(const Sizes& s) {
+  const double scale = 1 / std::sqrt(static_cast<double>(s.qk));
+  test::op_check(
+      {.name = "attention",
+       .inputs = {{.shape = s.q_shape(), .low = -2, .high = 2},
+                  {.shape = s.k_shape(), .low = -2, .high = 2},
+                  {.shape = s.v_shape()}},
+       .call = [=](const auto& in, DType) -> std::vector<Variable> { return {attention(in[0], in[1], in[2], scale)}; },
+       .reference = [=](const auto& in) -> std::vector<Values> { return {reference(s, scale, in[0], in[1], in[2])}; }});
+}
+
+TEST(Attention, FewTokens) {
+  check({.batch = 2, .queries = 5, .heads = 4, .groups = 2, .qk = 6, .v = 3});
+}
+TEST(Attention, OneTile) {
+  check({.batch = 2, .queries = 17, .heads = 3, .groups = 3});
+}
+TEST(Attention, GroupedHeads) {
+  check({.batch = 1, .queries = 11, .heads = 6, .groups = 2, .qk = 4, .v = 4});
+}
+TEST(Attention, OneGroupOfSevenHeads) {
+  check({.batch = 1, .queries = 9, .heads = 7, .groups = 1, .qk = 4, .v = 4});
+}
+TEST(Attention, WidthsOfKeysAndValuesDiffer) {
+  check({.batch = 1, .queries = 13, .heads = 2, .groups = 2, .qk = 12, .v = 5});
+}
+
+// Several tiles and key blocks, against f64 in the same code, which the small cases above tie to differences.
+void check_precisions(const Sizes& s, double f32_bound = 3e-6, double bf16_bound = 1.5e-2) {
+  const Pass exact = run(s, DType::f64);
+  const Values o = reference(s, 1 / std::sqrt(static_cast<double>(s.qk)), random_values(s.q_shape().numel(), 0),
+                             random_values(s.k_shape().numel(), 1), random_values(s.v_shape().numel(), 2));
+  EXPECT_LE(relative_error(exact.o, o), 1e-13);
+  for (const auto& [dtype, bound] : {std::pair(DType::f32, f32_bound), std::pair(DType::bf16, bf16_bound)}) {
+    const Pass got = run(s, dtype);
+    EXPECT_LE(relative_error(got.o, exact.o), bound) << name_of(dtype);
+    EXPECT_LE(relative_error(got.dq, exact.dq), bound) << name_of(dtype);
+    EXPECT_LE(relative_error(got.dk, exact.dk), bound) << name_of(dtype);
+    EXPECT_LE(relative_error(got.dv, exact.dv), bound) << name_of(dtype);
+  }
+}
+
+TEST(Attention, SeveralTiles) {
+  check_precisions({.batch = 2, .queries = 130, .heads = 3, .groups = 3, .qk = 16, .v = 16});
+}
+TEST(Attention, SeveralKeyBlocksAndGroups) {
+  check_precisions({.batch = 1, .queries = 601, .heads = 4, .groups = 2, .qk = 24, .v = 16});
+}
+TEST(Attention, MoreGroupsThanUnits) {
+  check_precisions({.batch = 33, .queries = 20, .heads = 8, .groups = 4, .qk = 8, .v = 8});
+}
+
+// The gradient of a sum over several tiles, by differences along a few directions.
+TEST(Attention, GradientAcrossTiles) {
+  const Sizes s{.batch = 1, .queries = 130, .heads = 2, .groups = 1, .qk = 4, .v = 4};
+  const Pass got = run(s, DType::f64);
+  std::vector<Values> in{random_values(s.q_shape().numel(), 0), random_values(s.k_shape().numel(), 1),
+                         random_values(s.v_shape().numel(), 2)};
+  const Values weights = random_values(static_cast<int64_t>(got.o.size()), 3);
+  auto value = [&] {
+    const Values o = reference(s, 0.5, in[0], in[1], in[2]);
+    double sum = 0;
+    for (size_t i = 0; i < o.size(); ++i) sum += o[i] * weights[i];
+    return sum;
+  };
+  const Values* grads[] = {&got.dq, &got.dk, &got.dv};
+  for (size_t input = 0; input < 3; ++input) {
+    for (size_t i = input; i < in[input].size(); i += 83) {
+      const double at = in[input][i];
+      in[input][i] = at + 1e-5;
+      const double above = value();
+      in[input][i] = at - 1e-5;
+      const double below = value();
+      in[input][i] = at;
+      EXPECT_NEAR((*grads[input])[i], (above - below) / 2e-5, 1e-8) << input << " " << i;
+    }
+  }
+}
+
+TEST(Attention, IsCausal) {
+  const Sizes s{.batch = 1, .queries = 150, .heads = 2, .groups = 1, .qk = 8, .v = 8};
+  const int64_t changed = 70;
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    auto out = [&](double shift) {
+      Values k = random_values(s.k_shape().numel(), 1), v = random_values(s.v_shape().numel(), 2);
+      for (int64_t d = 0; d < 8; ++d) k[changed * 8 + d] += shift, v[changed * 8 + d] -= shift;
+      auto make = [&](const Shape& shape, const Values& x) {
+        return Variable(Tensor::from<double>(shape, x).to(dtype));
+      };
+      return attention(make(s.q_shape(), random_values(s.q_shape().numel(), 0)), make(s.k_shape(), k),
+                       make(s.v_shape(), v), 0.3)
+          .value()
+          .to_doubles();
+    };
+    const Values a = out(0), b = out(1);
+    const int64_t row = 2 * 8;
+    EXPECT_TRUE(std::equal(a.begin(), a.begin() + changed * row, b.begin()));
+    EXPECT_FALSE(std::equal(a.begin() + changed * row, a.begin() + (changed + 1) * row, b.begin() + changed * row));
+  }
+}
+
+TEST(Attention, OneTokenPassesItsValueThrough) {
+  const Sizes s{.batch = 2, .queries = 1, .heads = 3, .groups = 3};
+  for (const auto& [dtype, bound] :
+       {std::pair(DType::f64, 1e-14), std::pair(DType::f32, 1e-6), std::pair(DType::bf16, 1e-6)}) {
+    const Pass got = run(s, dtype);
+    EXPECT_LE(relative_error(got.o, random_values(s.v_shape().numel(), 2)), bound);
+    EXPECT_LE(relative_error(got.dv, random_values(s.v_shape().numel(), 3)), bound);
+    for (const double x : got.dq) EXPECT_NEAR(x, 0, 1e-6);
+    for (const double x : got.dk) EXPECT_NEAR(x, 0, 1e-6);
+  }
+}
+
+TEST(Attention, LargeScoresStayFinite) {
+  const Pass got = run({.batch = 1, .queries = 40, .heads = 1, .groups = 1, .qk = 8, .v = 8}, DType::f32, 60.0);
+  for (const Values* values : {&got.o, &got.dq, &got.dk, &got.dv}) {
+    for (const double x : *values) EXPECT_TRUE(std::isfinite(x));
+  }
+  const Pass exact = run({.batch = 1, .queries = 40, .heads = 1, .groups = 1, .qk = 8, .v = 8}, DType::f64, 60.0);
+  EXPECT_LE(relative_error(got.o, exact.o), 1e-4);
+}
+
+TEST(Attention, DoesNotDependOnThreadCount) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Sizes s{.batch = 2, .queries = 200, .heads = 6, .groups = 2, .qk = 16, .v = 8};
+    auto all = [&] {
+      const Pass r = run(s, dtype);
+      return std::vector<Values>{r.o, r.dq, r.dk, r.dv};
+    };
+    const auto one = test::with_threads(1, all);
+    EXPECT_EQ(one, test::with_threads(2, all));
+    EXPECT_EQ(one, test::with_threads(5, all));
+  }
+}
+
+TEST(AttentionDecode, SeesTheCacheUpToItsOwnRow) {
+  for (const int64_t queries : {1, 3, 70}) {
+    const Sizes s{.batch = 2, .queries = queries, .heads = 6, .groups = 2, .qk = 8, .v = 5, .keys = 150, .offset = 60};
+    const Values q = random_values(s.q_shape().numel(), 0), k = random_values(s.k_shape().numel(), 1),
+                 v = random_values(s.v_shape().numel(), 2);
+    const Values expected = reference(s, 0.3, q, k, v);
+    for (const auto& [dtype, bound] :
+         {std::pair(DType::f64, 1e-13), std::pair(DType::f32, 2e-6), std::pair(DType::bf16, 1e-2)}) {
+      Tensor kt = Tensor::from<double>(s.k_shape(), k), vt = Tensor::from<double>(s.v_shape(), v);
+      for (int64_t b = 0; b < 2; ++b) {  // rows that no query sees may hold anything
+        const int64_t seen = s.offset + queries;
+        kt.slice((b * 150 + seen) * 16, {(150 - seen) * 16}).fill(NAN);
+        vt.slice((b * 150 + seen) * 10, {(150 - seen) * 10}).fill(NAN);
+      }
+      const Tensor o =
+          attention_decode(Tensor::from<double>(s.q_shape(), q).to(dtype), kt.to(dtype), vt.to(dtype), 60, 0.3);
+      EXPECT_LE(relative_error(o.to_doubles(), expected), bound) << queries << " " << name_of(dtype);
+    }
+  }
+}
+
+TEST(Attention, RejectsShapesThatDoNotFit) {
+  auto zeros = [](const Shape& shape) { return Variable(Tensor::zeros(shape, DType::f32)); };
+  EXPECT_THROW(attention(zeros({1, 4, 3, 8}), zeros({1, 4, 2, 8}), zeros({1, 4, 2, 8}), 1.0), Error);
+  EXPECT_THROW(attention(zeros({1, 4, 2, 8}), zeros({1, 5, 2, 8}), zeros({1, 5, 2, 8}), 1.0), Error);
+  EXPECT_THROW(attention(zeros({1, 4, 2, 8}), zeros({1, 4, 2, 6}), zeros({1, 4, 2, 8}), 1.0), Error);
+  EXPECT_THROW(
+      attention_decode(zeros({1, 4, 2, 8}).value(), zeros({1, 9, 2, 8}).value(), zeros({1, 9, 2, 8}).value(), 6, 1.0),
+      Error);
+}
+
+}  // namespace
+}  // namespace t6
