@@ -1,0 +1,90 @@
+#include "ops/global_norm.h"
+
+#include <cmath>
+#include <limits>
+
+#include "ops/kernel.h"
+#include "tensor/parallel.h"
+
+namespace t6 {
+namespace cpu {
+
+void squares(const SquaresArgs& a) {
+  const int64_t blocks = (a.count + kSquaresBlock - 1) / kSquaresBlock;
+  parallel_for(blocks, 4, [&](int64_t first, int64_t last) {
+    for (int64_t block = first; block < last; ++block) {
+      const int64_t begin = block * kSquaresBlock, end = std::min(a.count, begin + kSquaresBlock);
+      double sum = 0;
+#pragma omp simd reduction(+ : sum)
+      for (int64_t i = begin; i < end; ++i) sum += static_cast<double>(a.x[i]) * static_cast<double>(a.x[i]);
+      a.partials[block] = sum;
+    }
+  });
+}
+
+// Neighbours are added pairwise, level by level.
+void sum(const SumArgs& a) {
+  int64_t count = a.count;
+  while (count > 1) {
+    for (int64_t i = 0; i < count / 2; ++i) a.partials[i] = a.partials[2 * i] + a.partials[2 * i + 1];
+    if (count % 2 == 1) a.partials[count / 2] = a.partials[count - 1];
+    count = (count + 1) / 2;
+  }
+  *a.sum = count == 1 ? a.partials[0] : 0.0;
+}
+
+void norm_and_clip(const NormAndClipArgs& a) {
+  const double norm = std::sqrt(*a.sum);
+  const double clip =
+      std::isfinite(norm) ? (norm > a.max_norm ? a.max_norm / norm : 1.0) : std::numeric_limits<double>::quiet_NaN();
+  a.norm_and_clip[0] = static_cast<float>(norm);
+  a.norm_and_clip[1] = static_cast<float>(clip);
+}
+
+}  // namespace cpu
+
+namespace {
+
+constexpr Kernel<SquaresArgs> kSquares{"sum_of_squares", &cpu::squares, T6_CUDA_KERNEL(cuda::squares)};
+constexpr Kernel<SumArgs> kSum{"sum_of_squares", &cpu::sum, T6_CUDA_KERNEL(cuda::sum)};
+constexpr Kernel<NormAndClipArgs> kNormAndClip{"norm_and_clip", &cpu::norm_and_clip,
+                                               T6_CUDA_KERNEL(cuda::norm_and_clip)};
+
+int64_t blocks_of(const Tensor& t) {
+  return (t.numel() + kSquaresBlock - 1) / kSquaresBlock;
+}
+
+}  // namespace
+
+Tensor sum_of_squares(const std::vector<Tensor>& tensors) {
+  T6_CHECK(!tensors.empty(), "[sum_of_squares] expected at least one tensor");
+  const Device device = tensors[0].device();
+  int64_t blocks = 0;
+  for (const Tensor& t : tensors) {
+    T6_CHECK(t.defined() && t.dtype() == DType::f32 && t.device() == device,
+             "[sum_of_squares] expected f32 tensors on {}, got {} {} on {}", to_string(device), name_of(t.dtype()),
+             to_string(t.shape()), to_string(t.device()));
+    blocks += blocks_of(t);
+  }
+  const Tensor partials = Tensor::empty({blocks}, DType::f64, device);
+  int64_t at = 0;
+  for (const Tensor& t : tensors) {
+    if (t.numel() == 0) continue;
+    kSquares(device, {t.data<float>(), partials.data<double>() + at, t.numel()});
+    at += blocks_of(t);
+  }
+  Tensor sum = Tensor::empty({1}, DType::f64, device);
+  kSum(device, {partials.data<double>(), sum.data<double>(), blocks});
+  return sum;
+}
+
+Tensor norm_and_clip(const Tensor& sum, double max_norm) {
+  T6_CHECK(sum.numel() == 1 && sum.dtype() == DType::f64, "[norm_and_clip] expected one f64, got {} {}",
+           name_of(sum.dtype()), to_string(sum.shape()));
+  T6_CHECK(max_norm > 0, "[norm_and_clip] expected max_norm > 0, got {}", max_norm);
+  Tensor out = Tensor::empty({2}, DType::f32, sum.device());
+  kNormAndClip(sum.device(), {sum.data<double>(), out.data<float>(), max_norm});
+  return out;
+}
+
+}  // namespace t6

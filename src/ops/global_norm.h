@@ -1,0 +1,53 @@
+// The global norm of all gradients and the factor that clips it.
+//
+//   norm = sqrt(sum over tensors and elements of g^2),  clip = min(1, max_norm / norm)
+//
+// Squares are summed in f64 in blocks of fixed size, and the blocks in a fixed tree: the result does not depend on the
+// thread count, and a finite gradient never overflows.
+#pragma once
+
+#include <vector>
+
+#include "tensor/tensor.h"
+
+namespace t6 {
+
+// Sum of squares of f32 tensors on one device, f64 [1] there. Not finite exactly when some element is not. Sums of
+// several ranks may be added before norm_and_clip().
+Tensor sum_of_squares(const std::vector<Tensor>& tensors);
+
+// f32 [2] on the device of `sum`: the norm, and the factor to scale gradients with so that their norm is at most
+// max_norm (> 0; infinity: never clip). The factor is NaN when the norm is not finite.
+Tensor norm_and_clip(const Tensor& sum, double max_norm);
+
+// Kernel contracts.
+inline constexpr int64_t kSquaresBlock = 8192;  // elements a partial sum
+
+struct SquaresArgs {
+  const float* x;    // [count]
+  double* partials;  // [ceil(count / kSquaresBlock)]
+  int64_t count;
+};
+struct SumArgs {
+  double* partials;  // [count], destroyed
+  double* sum;       // [1]: their sum, halves of the range first
+  int64_t count;
+};
+struct NormAndClipArgs {
+  const double* sum;     // [1]
+  float* norm_and_clip;  // [2]
+  double max_norm;
+};
+
+namespace cpu {
+void squares(const SquaresArgs& args);
+void sum(const SumArgs& args);
+void norm_and_clip(const NormAndClipArgs& args);
+}  // namespace cpu
+namespace cuda {
+void squares(const SquaresArgs& args);
+void sum(const SumArgs& args);
+void norm_and_clip(const NormAndClipArgs& args);
+}  // namespace cuda
+
+}  // namespace t6
