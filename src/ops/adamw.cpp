@@ -35,7 +35,7 @@ void adamw(const AdamWArgs& a) {
       for (int64_t i = begin; i < end; ++i) {
         const float p = update(i);
         a.parameter[i] = p;
-        a.copy[i] = bfloat16(p);
+        store(a.copy[i], p);
       }
     }
   });

@@ -34,7 +34,7 @@ void narrow_in_place(float* row, int64_t count) {
     const int64_t n = std::min(kBlock, count - begin);
     std::memcpy(wide, bytes + begin * 4, static_cast<size_t>(n) * 4);
 #pragma omp simd
-    for (int64_t i = 0; i < n; ++i) narrow[i] = bfloat16(wide[i]);
+    for (int64_t i = 0; i < n; ++i) store(narrow[i], wide[i]);
     std::memcpy(bytes + begin * 2, narrow, static_cast<size_t>(n) * 2);
   }
 }

@@ -22,7 +22,8 @@ void embedding_forward(const EmbeddingForwardArgs& a) {
           const X* x = static_cast<const X*>(a.table) + a.tokens[row] * a.width;
           Y* y = static_cast<Y*>(a.y) + row * a.width;
 #pragma omp simd
-          for (int64_t i = 0; i < a.width; ++i) y[i] = static_cast<Y>(static_cast<Accumulate<X>>(x[i]));
+          for (int64_t i = 0; i < a.width; ++i)
+            store(y[i], static_cast<Accumulate<Y>>(static_cast<Accumulate<X>>(x[i])));
         }
       });
     });

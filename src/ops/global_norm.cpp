@@ -14,9 +14,10 @@ void squares(const SquaresArgs& a) {
   parallel_for(blocks, 4, [&](int64_t first, int64_t last) {
     for (int64_t block = first; block < last; ++block) {
       const int64_t begin = block * kSquaresBlock, end = std::min(a.count, begin + kSquaresBlock);
+      const float* x = a.x;
       double sum = 0;
 #pragma omp simd reduction(+ : sum)
-      for (int64_t i = begin; i < end; ++i) sum += static_cast<double>(a.x[i]) * static_cast<double>(a.x[i]);
+      for (int64_t i = begin; i < end; ++i) sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
       a.partials[block] = sum;
     }
   });

@@ -254,7 +254,7 @@ void matmul_bf16_through_f32(const MatmulArgs& args) {
   parallel_for(args.m, std::max<int64_t>(1, (1 << 14) / args.n), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
 #pragma omp simd
-      for (int64_t j = 0; j < args.n; ++j) to[i * args.ldc + j] = bfloat16(from[i * args.n + j]);
+      for (int64_t j = 0; j < args.n; ++j) store(to[i * args.ldc + j], from[i * args.n + j]);
     }
   });
 }

@@ -31,7 +31,7 @@ void forward_row(const X* x, const Y* addend, const Y* weight, X* sum, Y* y, Acc
   using S = Accumulate<X>;
   if (addend != nullptr) {
 #pragma omp simd
-    for (int64_t i = 0; i < width; ++i) sum[i] = static_cast<X>(static_cast<S>(x[i]) + static_cast<S>(addend[i]));
+    for (int64_t i = 0; i < width; ++i) store(sum[i], static_cast<S>(x[i]) + static_cast<S>(addend[i]));
     x = sum;
   }
   S squares = 0;
@@ -41,10 +41,10 @@ void forward_row(const X* x, const Y* addend, const Y* weight, X* sum, Y* y, Acc
   *rstd = r;
   if (weight == nullptr) {
 #pragma omp simd
-    for (int64_t i = 0; i < width; ++i) y[i] = static_cast<Y>(static_cast<S>(x[i]) * r);
+    for (int64_t i = 0; i < width; ++i) store(y[i], static_cast<S>(x[i]) * r);
   } else {
 #pragma omp simd
-    for (int64_t i = 0; i < width; ++i) y[i] = static_cast<Y>(static_cast<S>(x[i]) * r * static_cast<S>(weight[i]));
+    for (int64_t i = 0; i < width; ++i) store(y[i], static_cast<S>(x[i]) * r * static_cast<S>(weight[i]));
   }
 }
 
@@ -70,7 +70,7 @@ void backward_row(const RmsNormBackwardArgs& a, int64_t row) {
 #pragma omp simd
     for (int64_t i = 0; i < width; ++i) {
       const S through = dsum != nullptr ? static_cast<S>(dsum[i]) : S(0);
-      dx[i] = static_cast<X>(through + r * (g(i) - static_cast<S>(x[i]) * slope));
+      store(dx[i], through + r * (g(i) - static_cast<S>(x[i]) * slope));
     }
   } else {
     for (int64_t i = 0; i < width; ++i) dx[i] = dsum != nullptr ? dsum[i] : static_cast<X>(S(0));
@@ -78,7 +78,7 @@ void backward_row(const RmsNormBackwardArgs& a, int64_t row) {
   if (a.daddend != nullptr) {
     Y* daddend = static_cast<Y*>(a.daddend) + at;
 #pragma omp simd
-    for (int64_t i = 0; i < width; ++i) daddend[i] = static_cast<Y>(static_cast<S>(dx[i]));
+    for (int64_t i = 0; i < width; ++i) store(daddend[i], static_cast<S>(dx[i]));
   }
 }
 

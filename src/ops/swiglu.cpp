@@ -27,7 +27,7 @@ void swiglu_forward(const SwigluForwardArgs& a) {
 #pragma omp simd
         for (int64_t i = 0; i < a.width; ++i) {
           const S g = static_cast<S>(gate[i]);
-          h[i] = static_cast<T>(g * simd_sigmoid(g) * static_cast<S>(up[i]));
+          store(h[i], g * simd_sigmoid(g) * static_cast<S>(up[i]));
         }
       }
     });
@@ -48,8 +48,8 @@ void swiglu_backward(const SwigluBackwardArgs& a) {
         for (int64_t i = 0; i < a.width; ++i) {
           const S g = static_cast<S>(gate[i]), d = static_cast<S>(dh[i]);
           const S s = simd_sigmoid(g);
-          dgate[i] = static_cast<T>(d * static_cast<S>(up[i]) * s * (S(1) + g * (S(1) - s)));
-          dup[i] = static_cast<T>(d * g * s);
+          store(dgate[i], d * static_cast<S>(up[i]) * s * (S(1) + g * (S(1) - s)));
+          store(dup[i], d * g * s);
         }
       }
     });

@@ -47,12 +47,14 @@ struct bfloat16 {
   uint16_t bits = 0;
 
   bfloat16() = default;
-  T6_HOST_DEVICE explicit bfloat16(float value) {
+  T6_HOST_DEVICE explicit bfloat16(float value) : bits(round(value)) {}
+  T6_HOST_DEVICE operator float() const { return std::bit_cast<float>(uint32_t{bits} << 16); }
+
+  static T6_HOST_DEVICE uint16_t round(float value) {
     const uint32_t u = std::bit_cast<uint32_t>(value);
     const uint32_t rounded = (u + 0x7FFFu + ((u >> 16) & 1u)) >> 16;
-    bits = static_cast<uint16_t>((u & 0x7FFFFFFFu) > 0x7F800000u ? (u >> 16) | 0x40u : rounded);
+    return static_cast<uint16_t>((u & 0x7FFFFFFFu) > 0x7F800000u ? (u >> 16) | 0x40u : rounded);
   }
-  T6_HOST_DEVICE operator float() const { return std::bit_cast<float>(uint32_t{bits} << 16); }
 };
 
 template <class T>
@@ -74,6 +76,17 @@ template <class T>
 using Accumulate = std::conditional_t<std::is_same_v<T, double>, double, float>;
 constexpr DType accumulate_dtype(DType dtype) {
   return dtype == DType::f64 ? DType::f64 : DType::f32;
+}
+
+// to = value, rounded. In `omp simd` loops write bf16 elements this way: a bfloat16 made by a conversion is a temporary
+// object there, which keeps gcc from vectorising the loop.
+template <class To>
+T6_HOST_DEVICE inline void store(To& to, Accumulate<To> value) {
+  if constexpr (std::is_same_v<To, bfloat16>) {
+    to.bits = bfloat16::round(value);
+  } else {
+    to = value;
+  }
 }
 
 // Calls f(T{}) with the C++ type of a floating-point dtype.

@@ -15,7 +15,7 @@ void convert(To* to, const From* from, int64_t n) {
   parallel_for(n, kCopyGrain, [=](int64_t begin, int64_t end) {
 #pragma omp simd
     for (int64_t i = begin; i < end; ++i) {
-      to[i] = static_cast<To>(static_cast<std::conditional_t<std::is_same_v<From, double>, double, float>>(from[i]));
+      store(to[i], static_cast<Accumulate<To>>(static_cast<Accumulate<From>>(from[i])));
     }
   });
 }
@@ -26,7 +26,7 @@ void add(To* to, const From* from, int64_t n) {
 #pragma omp simd
     for (int64_t i = begin; i < end; ++i) {
       using Sum = Accumulate<To>;
-      to[i] = static_cast<To>(static_cast<Sum>(to[i]) + static_cast<Sum>(from[i]));
+      store(to[i], static_cast<Sum>(to[i]) + static_cast<Sum>(from[i]));
     }
   });
 }
