@@ -1,13 +1,12 @@
 // Attention on the CPU: tiles of query rows against exactly the keys they see, products by ops/matmul on one thread
 // each, units of (batch, head, tile) over the threads.
-#include <omp.h>
-
-#include <bit>
 #include <cmath>
 
 #include "ops/attention.h"
+#include "ops/exp2.h"
 #include "ops/matmul.h"
 #include "ops/narrow.h"
+#include "ops/work_units.h"
 
 namespace t6::cpu {
 namespace {
@@ -17,26 +16,6 @@ constexpr int64_t kBackwardRows = 64;
 constexpr int64_t kBackwardKeys = 512;  // keys of a block: scores and their gradients stay in the second-level cache
 constexpr int64_t kFewQueries = 8;  // up to here (decoding) reading the keys costs all, and products are plain loops
 constexpr int64_t kBackwardUnits = 64;  // groups of heads are split to get about this many units of work
-
-constexpr double kLog2e = 1.4426950408889634;
-
-// 2^x for x <= 127, within 1e-7 relative; 2^-126 for anything below. NaN stays NaN. Polynomial: minimax in relative
-// error on [-1/2, 1/2] with constant term one.
-inline float exp2_bounded(float x) {
-  x = x < -126.0F ? -126.0F : x;
-  const float shifted = x + 12582912.0F;  // 1.5 * 2^23: the low bits of the sum are the nearest integer
-  const float f = x - (shifted - 12582912.0F);
-  float p = 1.326472721e-3F;
-  p = p * f + 9.671512812e-3F;
-  p = p * f + 5.550733745e-2F;
-  p = p * f + 2.402224208e-1F;
-  p = p * f + 6.931469776e-1F;
-  p = p * f + 1.0F;
-  return std::bit_cast<float>(std::bit_cast<uint32_t>(p) + (std::bit_cast<uint32_t>(shifted) << 23));
-}
-inline double exp2_bounded(double x) {
-  return std::exp2(x);
-}
 
 // [batch, tokens, heads, width]
 template <class T>
@@ -73,39 +52,6 @@ void product(Matrix<T> a, Matrix<T> b, Accumulate<T>* c, int64_t ldc, int64_t m,
              bool accumulate = false) {
   matmul({a.data, b.data, c, m, n, k, a.ld, b.ld, ldc, a.transposed, b.transposed, accumulate, dtype_of<T>,
           dtype_of<Accumulate<T>>});
-}
-
-// Scratch memory of one thread, handed out in 64-byte aligned pieces.
-class Scratch {
- public:
-  Scratch(std::byte* data) : data_(data) {}
-  template <class S>
-  S* take(int64_t count) {
-    S* piece = reinterpret_cast<S*>(data_);
-    data_ += bytes<S>(count);
-    return piece;
-  }
-  template <class S>
-  static int64_t bytes(int64_t count) {
-    return (count * static_cast<int64_t>(sizeof(S)) + 63) / 64 * 64;
-  }
-
- private:
-  std::byte* data_;
-};
-
-// Calls f(unit, memory) for every unit in [0, n) on all threads; memory is `bytes` of the thread's own. Units are
-// handed out as threads come free, so f must give the same result on any thread.
-template <class F>
-void for_each_unit(int64_t n, int64_t bytes, F&& f) {
-  const int threads = static_cast<int>(std::min<int64_t>(omp_get_max_threads(), n));
-  const auto storage = Storage::allocate(static_cast<size_t>(bytes * std::max(threads, 1)), kCpu);
-#pragma omp parallel num_threads(threads) if (threads > 1)
-  {
-    std::byte* memory = storage->data() + omp_get_thread_num() * bytes;
-#pragma omp for schedule(dynamic)
-    for (int64_t unit = 0; unit < n; ++unit) f(unit, memory);
-  }
 }
 
 // Turns scores[0, seen) into exp(scale (score - max)) and the rest, up to n, into zeros; returns the sum and sets lse.
@@ -310,8 +256,8 @@ template <class T>
 void reduce_chunks(const Accumulate<T>* partial, int64_t chunks, const HeadRows<T>& y, int64_t batch) {
   using S = Accumulate<T>;
   const int64_t size = y.tokens * y.width;
-  for_each_unit(batch * y.heads, Scratch::bytes<S>(y.width), [&](int64_t unit, std::byte* memory) {
-    S* sum = reinterpret_cast<S*>(memory);
+  for_each_unit(batch * y.heads, Scratch::bytes<S>(y.width), [&](int64_t unit, Scratch scratch) {
+    S* sum = scratch.take<S>(y.width);
     for (int64_t j = 0; j < y.tokens; ++j) {
       const S* from = partial + unit * chunks * size + j * y.width;
       std::copy_n(from, y.width, sum);
@@ -343,11 +289,10 @@ void backward(const AttentionBackwardArgs& args) {
   const int64_t bytes =
       backward_bytes<T>(a) + (whole ? Scratch::bytes<S>(dk_size) + Scratch::bytes<S>(dv_size) : int64_t{0});
 
-  for_each_unit(groups * chunks.count, bytes, [&](int64_t unit, std::byte* memory) {
+  for_each_unit(groups * chunks.count, bytes, [&](int64_t unit, Scratch scratch) {
     const int64_t b = unit / chunks.count / a.kv_heads, g = unit / chunks.count % a.kv_heads;
     const int64_t first_head = g * group + unit % chunks.count * chunks.heads;
     const int64_t end_head = std::min(first_head + chunks.heads, (g + 1) * group);
-    Scratch scratch(memory);
     S* dk_sum = whole ? scratch.take<S>(dk_size) : dk_partial + unit * dk_size;
     S* dv_sum = whole ? scratch.take<S>(dv_size) : dv_partial + unit * dv_size;
     std::fill_n(dk_sum, dk_size, S(0));
@@ -378,13 +323,13 @@ void attention(const AttentionArgs& a) {
     using S = Accumulate<T>;
     const int64_t bytes =
         few ? Scratch::bytes<S>(a.offset + a.queries) + Scratch::bytes<S>(a.v_width) : forward_bytes<T>(a);
-    for_each_unit(a.batch * a.heads * tiles, bytes, [&](int64_t unit, std::byte* memory) {
+    for_each_unit(a.batch * a.heads * tiles, bytes, [&](int64_t unit, Scratch scratch) {
       const int64_t b = unit / tiles / a.heads, h = unit / tiles % a.heads;
       const int64_t first = (tiles - 1 - unit % tiles) * rows;  // the longest first
       if (few) {
-        forward_row<T>(a, b, h, first, Scratch(memory));
+        forward_row<T>(a, b, h, first, scratch);
       } else {
-        forward_tile<T>(a, b, h, first, std::min(rows, a.queries - first), Scratch(memory));
+        forward_tile<T>(a, b, h, first, std::min(rows, a.queries - first), scratch);
       }
     });
   });
