@@ -43,6 +43,13 @@ if(T6_LINKER AND NOT T6_LINKER STREQUAL "default")
 endif()
 
 if(NOT T6_CUDA STREQUAL "off")
+  # Also where the toolkit installs itself without touching PATH.
+  if(NOT DEFINED ENV{CUDACXX} AND NOT CMAKE_CUDA_COMPILER)
+    find_program(T6_NVCC nvcc HINTS /usr/local/cuda/bin)
+    if(T6_NVCC)
+      set(ENV{CUDACXX} ${T6_NVCC})
+    endif()
+  endif()
   include(CheckLanguage)
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
