@@ -267,7 +267,8 @@ void matmul(const MatmulArgs& args) {
     matmul_f64(args);
   } else if (args.in_dtype == DType::f32) {
     matmul_f32(args);
-  } else if (!has_bf16_dot_products() || !run_primitive(args)) {
+  } else if (!has_bf16_dot_products() || (args.n == 1 && args.ldc > 1) || !run_primitive(args)) {
+    // oneDNN 3.7 takes a C of one column for contiguous, whatever its leading dimension says.
     matmul_bf16_through_f32(args);
   }
 }

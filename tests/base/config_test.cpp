@@ -217,7 +217,8 @@ TEST(Config, YamlTrapsAreProblemsWithPosition) {
             "a.yaml:1:8: anchors (&name) are not allowed; write the value out\n"
             "a.yaml:3:3: round.<<: unknown key; expected radius\n"
             "a.yaml:3:7: aliases (*name) are not allowed; write the value out");
-  EXPECT_EQ(problems("count: *x\n"), "a.yaml:1:8: not valid YAML: the referenced anchor is not defined");
+  // yaml-cpp 0.8 adds the anchor's name.
+  EXPECT_EQ(problems("count: *x\n").substr(0, 64), "a.yaml:1:8: not valid YAML: the referenced anchor is not defined");
   EXPECT_EQ(problems("count: !!int 3\n"), "a.yaml:1:8: tags (!name) are not allowed; write the value alone");
   EXPECT_EQ(problems("name: ! 3\n"), "a.yaml:1:7: tags (!name) are not allowed; write the value alone");
   EXPECT_EQ(problems("inner: !map {}\n"), "a.yaml:1:8: tags (!name) are not allowed; write the value alone");
