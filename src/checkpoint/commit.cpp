@@ -1,0 +1,166 @@
+#include "checkpoint/commit.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "base/error.h"
+#include "base/io.h"
+
+namespace t6::checkpoint {
+namespace {
+
+constexpr const char* kTemporary = ".tmp-";
+constexpr const char* kTrash = ".trash-";
+constexpr const char* kOld = ".old-";
+
+fs::path hidden_path(const fs::path& dir, const char* prefix, int64_t step) {
+  return dir / (prefix + step_name(step));
+}
+
+// A link counts whatever it points at.
+bool is_there(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(fs::symlink_status(path, ignored));
+}
+
+std::vector<std::string> entry_names(const fs::path& dir) {
+  std::vector<std::string> names;
+  std::error_code error;
+  fs::directory_iterator entry(dir, error);
+  for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
+    names.push_back(entry->path().filename().string());
+  }
+  if (error) fail(ExitCode::io, "cannot read the folder {}: {}", dir.string(), error.message());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+// The step in a hidden name with this prefix, or -1.
+int64_t hidden_step(const std::string& name, const std::string& prefix) {
+  return name.starts_with(prefix) ? step_of(name.substr(prefix.size())) : -1;
+}
+
+// Ends a replacement that was cut short: the old one goes where its replacement stands and comes back where not.
+void settle_old(const fs::path& dir, int64_t step) {
+  const fs::path old = hidden_path(dir, kOld, step), final_path = dir / step_name(step);
+  if (!is_there(old)) return;
+  if (is_there(final_path)) {
+    io::remove_all(old);
+  } else {
+    io::rename(old, final_path);
+    io::sync_directory(dir);
+  }
+}
+
+}  // namespace
+
+std::string step_name(int64_t step) {
+  return fmt::format("step-{:08}", step);
+}
+
+fs::path temporary_path(const fs::path& dir, int64_t step) {
+  return hidden_path(dir, kTemporary, step);
+}
+
+int64_t step_of(const std::string& name) {
+  constexpr std::string_view kPrefix = "step-";
+  if (!name.starts_with(kPrefix)) return -1;
+  int64_t step = -1;
+  const char* end = name.data() + name.size();
+  const auto [last, error] = std::from_chars(name.data() + kPrefix.size(), end, step);
+  return error == std::errc() && last == end && step >= 0 && step_name(step) == name ? step : -1;
+}
+
+std::vector<StepPath> step_paths(const fs::path& dir) {
+  std::vector<StepPath> found;
+  if (!is_there(dir)) return found;
+  for (const std::string& name : entry_names(dir)) {
+    if (const int64_t step = step_of(name); step >= 0) found.push_back({step, dir / name});
+  }
+  std::sort(found.begin(), found.end(), [](const StepPath& a, const StepPath& b) { return a.step < b.step; });
+  return found;
+}
+
+void make_folder(const fs::path& dir) {
+  if (is_there(dir)) return io::make_directories(dir);
+  io::make_directories(dir);
+  io::sync_directory(dir.has_parent_path() ? dir.parent_path() : fs::path("."));
+}
+
+void clean_folder(const fs::path& dir) {
+  for (const std::string& name : entry_names(dir)) {
+    if (hidden_step(name, kTemporary) >= 0 || hidden_step(name, kTrash) >= 0) io::remove_all(dir / name);
+    if (const int64_t step = hidden_step(name, kOld); step >= 0) settle_old(dir, step);
+  }
+}
+
+fs::path begin(const fs::path& dir, int64_t step) {
+  settle_old(dir, step);
+  const fs::path temporary = temporary_path(dir, step);
+  io::remove_all(temporary);
+  io::make_directories(temporary);
+  return temporary;
+}
+
+std::vector<std::string> commit(const fs::path& dir, int64_t step, const std::string& manifest_text) {
+  const fs::path temporary = temporary_path(dir, step), final_path = dir / step_name(step);
+  io::File manifest = io::File::create_new(temporary / kManifestName);
+  manifest.write_all(manifest_text);
+  manifest.sync();
+  manifest.close();
+  io::sync_directory(temporary);
+  if (!is_there(final_path)) {
+    io::rename(temporary, final_path);
+    io::sync_directory(dir);
+    return {};
+  }
+  // A folder cannot be renamed over another: the old one steps aside, and comes back if the new one does not arrive.
+  const fs::path old = hidden_path(dir, kOld, step);
+  io::rename(final_path, old);
+  try {
+    io::rename(temporary, final_path);
+  } catch (...) {
+    io::rename(old, final_path);
+    throw;
+  }
+  io::sync_directory(dir);
+  try {
+    io::remove_all(old);
+  } catch (const Error& error) {
+    return {fmt::format("the replaced checkpoint of step {} is still there: {}", step, error.what())};
+  }
+  return {};
+}
+
+void abandon(const fs::path& dir, int64_t step) noexcept {
+  try {
+    io::remove_all(temporary_path(dir, step));
+  } catch (...) {
+    // What is left does not carry a final name and is removed when the folder is opened again.
+  }
+}
+
+std::vector<std::string> retain(const fs::path& dir, int64_t step, const Retention& retention) {
+  std::vector<std::string> warnings;
+  std::vector<fs::path> trash;
+  try {
+    std::vector<StepPath> found = step_paths(dir);
+    std::erase_if(found, [step](const StepPath& entry) { return entry.step > step; });
+    const size_t kept = std::min(found.size(), static_cast<size_t>(std::max(retention.keep_last, 1)));
+    found.resize(found.size() - kept);
+    for (const StepPath& entry : found) {
+      if (retention.keep_every > 0 && entry.step % retention.keep_every == 0) continue;
+      trash.push_back(hidden_path(dir, kTrash, entry.step));
+      io::remove_all(trash.back());
+      io::rename(entry.path, trash.back());
+    }
+    // Names first: after a power cut no folder under a final name may lack files.
+    if (!trash.empty()) io::sync_directory(dir);
+    for (const fs::path& path : trash) io::remove_all(path);
+  } catch (const Error& error) {
+    warnings.push_back(fmt::format("old checkpoints are still there: {}", error.what()));
+  }
+  return warnings;
+}
+
+}  // namespace t6::checkpoint

@@ -1,0 +1,46 @@
+// The commit protocol on a folder of checkpoints, apart from what a checkpoint holds: names, commit, clean-up,
+// retention.
+//
+// With several ranks: rank 0 calls begin, all ranks write their file into the temporary folder, rank 0 gathers what
+// they report, then calls commit (or abandon when one failed) and retain.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/manifest.h"
+
+namespace t6::checkpoint {
+
+std::string step_name(int64_t step);                         // "step-00001200"
+fs::path temporary_path(const fs::path& dir, int64_t step);  // DIR/.tmp-step-00001200
+int64_t step_of(const std::string& name);                    // of a step_name; -1 for any other
+
+struct StepPath {
+  int64_t step = 0;
+  fs::path path;
+};
+// What carries a final name in `dir`, oldest first; nothing when `dir` is missing. Error(io) when it cannot be read.
+std::vector<StepPath> step_paths(const fs::path& dir);
+
+// Creates `dir`, durably.
+void make_folder(const fs::path& dir);
+// Removes every .tmp and .trash, puts back an .old whose replacement did not arrive. Error(io).
+void clean_folder(const fs::path& dir);
+
+// Makes an empty temporary folder for `step` and returns its path. Error(io).
+fs::path begin(const fs::path& dir, int64_t step);
+// Writes and syncs the manifest into the temporary folder, whose payload files are closed and synced, syncs the folder,
+// renames it to its final name and syncs `dir`. A checkpoint of that step is replaced; warnings: what is left of it.
+// Error(io).
+std::vector<std::string> commit(const fs::path& dir, int64_t step, const std::string& manifest_text);
+// Removes the temporary folder as far as possible.
+void abandon(const fs::path& dir, int64_t step) noexcept;
+
+// Deletes what `retention` does not keep after a save of `step`; a failure is a warning.
+std::vector<std::string> retain(const fs::path& dir, int64_t step, const Retention& retention);
+
+}  // namespace t6::checkpoint

@@ -1,0 +1,226 @@
+#include "checkpoint/hdf5_file.h"
+
+#include <hdf5.h>
+
+#include <cerrno>
+
+#include "checkpoint/checkpoint_support.h"
+
+namespace t6::checkpoint {
+namespace {
+
+using Hdf5File = ScratchTest;
+
+Hdf5Reader open(const fs::path& path) {
+  return Hdf5Reader(io::File::open_read(path));
+}
+
+TEST_F(Hdf5File, TensorsComeBackBitForBit) {
+  const fs::path path = folder_ / "x.h5";
+  std::vector<std::pair<std::string, Tensor>> tensors;
+  Hdf5Writer writer(path);
+  for (DType dtype : {DType::f32, DType::bf16, DType::f64, DType::i32}) {
+    for (const Shape& shape :
+         {Shape{}, Shape{1}, Shape{3, 5}, Shape{700, 999}, Shape{2, 300'001}, Shape{2, 3, 4, 5, 6}}) {
+      const std::string name = fmt::format("a/{}/t{}", name_of(dtype), tensors.size());
+      tensors.emplace_back(name, random_bits(tensors.size(), shape, dtype));
+      const Tensor& tensor = tensors.back().second;
+      const auto* bytes = static_cast<const std::byte*>(tensor.raw());
+      EXPECT_EQ(writer.write(name, tensor), io::hash_bytes({bytes, tensor.bytes()}));
+    }
+  }
+  const Hdf5Writer::Closed closed = writer.close();
+  EXPECT_EQ(closed.bytes, fs::file_size(path));
+  EXPECT_EQ(closed.xxh3, io::hash_file(path));
+  Hdf5Reader reader = open(path);
+  for (const auto& [name, tensor] : tensors) {
+    EXPECT_TRUE(same_bits(reader.read(name, tensor.dtype(), tensor.shape()), tensor)) << name;
+  }
+}
+
+TEST_F(Hdf5File, RowsOfPaddedStorageAreWrittenWithoutPadding) {
+  const int64_t rows = 3000, columns = 100, stride = 128;
+  const Tensor padded = random_bits(1, {rows, stride}, DType::f32);
+  const Tensor plain = Tensor::empty({rows, columns}, DType::f32);
+  const auto copy_rows = [&](int64_t begin, int64_t count, std::byte* out) {
+    for (int64_t r = 0; r < count; ++r) {
+      std::memcpy(out + r * columns * 4, padded.data<float>() + (begin + r) * stride, columns * 4);
+    }
+  };
+  copy_rows(0, rows, static_cast<std::byte*>(plain.raw()));
+  Hdf5Writer writer(folder_ / "x.h5");
+  const std::string hash = writer.write_rows("w", DType::f32, {rows, columns}, copy_rows);
+  EXPECT_EQ(hash, writer.write("plain", plain));
+  writer.close();
+  EXPECT_TRUE(same_bits(open(folder_ / "x.h5").read("w", DType::f32, {rows, columns}), plain));
+}
+
+TEST_F(Hdf5File, AttributesComeBack) {
+  Hdf5Writer writer(folder_ / "x.h5");
+  writer.set_attribute("step", int64_t{-1234567890123});
+  writer.set_attribute("loss", 0.1);
+  writer.set_attribute("text", std::string("Grüße"));
+  writer.set_attribute("empty", std::string());
+  writer.close();
+  Hdf5Reader reader = open(folder_ / "x.h5");
+  EXPECT_EQ(reader.get_integer("step"), -1234567890123);
+  EXPECT_EQ(reader.get_real("loss"), 0.1);
+  EXPECT_EQ(reader.get_string("text"), "Grüße");
+  EXPECT_EQ(reader.get_string("empty"), "");
+  EXPECT_EQ(error_of([&] { reader.get_integer("loss"); }).code(), ExitCode::checkpoint);
+  EXPECT_EQ(error_of([&] { reader.get_string("missing"); }).code(), ExitCode::checkpoint);
+}
+
+TEST_F(Hdf5File, FilesDependOnContentAlone) {
+  std::vector<std::string> hashes;
+  for (const char* name : {"a.h5", "b.h5"}) {
+    Hdf5Writer writer(folder_ / name);
+    for (int i = 0; i < 12; ++i) writer.write(fmt::format("p/q/{}", i), random_bits(1, {257, 1031}, DType::f32));
+    writer.set_attribute("step", int64_t{1});
+    hashes.push_back(writer.close().xxh3);
+    ::usleep(name[0] == 'a' ? 1'100'000 : 0);  // times are kept in seconds
+  }
+  EXPECT_EQ(hashes[0], hashes[1]);
+}
+
+TEST_F(Hdf5File, ExpectationsAreExact) {
+  const fs::path path = folder_ / "x.h5";
+  Hdf5Writer writer(path);
+  writer.write("a/b", random_bits(1, {4, 6}, DType::f32));
+  writer.close();
+  Hdf5Reader reader = open(path);
+  EXPECT_NO_THROW(reader.read("a/b", DType::f32, {4, 6}));
+  const auto refused = [&](const char* name, DType dtype, const Shape& shape, const char* reason) {
+    const Error error = error_of([&] { reader.read(name, dtype, shape); });
+    EXPECT_EQ(error.code(), ExitCode::checkpoint);
+    EXPECT_TRUE(contains(error.what(), name) && contains(error.what(), path.string()) && contains(error.what(), reason))
+        << error.what();
+  };
+  refused("a/b", DType::f32, {6, 4}, "[6, 4]");
+  refused("a/b", DType::f32, {4, 6, 1}, "[4, 6, 1]");
+  refused("a/b", DType::f32, {24}, "[24]");
+  refused("a/b", DType::i32, {4, 6}, "i32");
+  refused("a/b", DType::bf16, {4, 6}, "bf16");
+  refused("a/c", DType::f32, {4, 6}, "");
+  refused("a", DType::f32, {4, 6}, "");
+  refused("c/b", DType::f32, {4, 6}, "");
+}
+
+TEST_F(Hdf5File, NamesAndTensorsAreChecked) {
+  for (const char* name : {"", "/", "/a", "a/", "a//b", "..", "a/../b", "./a", "a b", "a\nb", "\xc3\xa4"}) {
+    EXPECT_FALSE(is_valid_name(name)) << name;
+  }
+  EXPECT_FALSE(is_valid_name(std::string(256, 'a')));
+  for (const char* name : {"a", "params/blocks.0.attn.W_A_q.weight", "..a", "a/...", "~"}) {
+    EXPECT_TRUE(is_valid_name(name)) << name;
+  }
+  Hdf5Writer writer(folder_ / "x.h5");
+  const Tensor tensor = random_bits(1, {3}, DType::f32);
+  writer.write("a", tensor);
+  EXPECT_EQ(error_of([&] { writer.write("a", tensor); }).code(), ExitCode::internal);
+  EXPECT_EQ(error_of([&] { writer.write("../b", tensor); }).code(), ExitCode::internal);
+  EXPECT_EQ(error_of([&] { writer.write("c", Tensor::empty({0}, DType::f32)); }).code(), ExitCode::internal);
+  EXPECT_EQ(error_of([&] { Hdf5Writer again(folder_ / "x.h5"); }).code(), ExitCode::io);
+}
+
+// Links, plain contiguous data and foreign filters, as no file of ours has them.
+TEST_F(Hdf5File, LinksAndForeignStorageAreRefused) {
+  const fs::path good = folder_ / "good.h5", bad = folder_ / "bad.h5";
+  Hdf5Writer writer(good);
+  const Tensor tensor = random_bits(1, {16}, DType::f32);
+  writer.write("x", tensor);
+  writer.close();
+  const hid_t file = H5Fcreate(bad.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+  ASSERT_GE(file, 0);
+  const hsize_t dims[] = {16};
+  const hid_t space = H5Screate_simple(1, dims, nullptr);
+  H5Dclose(H5Dcreate2(file, "contiguous", H5T_IEEE_F32LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+  const hid_t create = H5Pcreate(H5P_DATASET_CREATE);
+  H5Pset_chunk(create, 1, dims);
+  H5Dclose(H5Dcreate2(file, "no_checksum", H5T_IEEE_F32LE, space, H5P_DEFAULT, create, H5P_DEFAULT));
+  H5Pset_fletcher32(create);
+  H5Dclose(H5Dcreate2(file, "fine", H5T_IEEE_F32LE, space, H5P_DEFAULT, create, H5P_DEFAULT));
+  H5Pset_deflate(create, 1);
+  H5Dclose(H5Dcreate2(file, "compressed", H5T_IEEE_F32LE, space, H5P_DEFAULT, create, H5P_DEFAULT));
+  const hid_t outside = H5Pcreate(H5P_DATASET_CREATE);
+  H5Pset_external(outside, "/etc/passwd", 0, 64);
+  H5Dclose(H5Dcreate2(file, "outside", H5T_IEEE_F32LE, space, H5P_DEFAULT, outside, H5P_DEFAULT));
+  H5Lcreate_soft("/fine", file, "soft", H5P_DEFAULT, H5P_DEFAULT);
+  H5Lcreate_soft("/", file, "group", H5P_DEFAULT, H5P_DEFAULT);
+  H5Lcreate_external(good.c_str(), "/x", file, "external", H5P_DEFAULT, H5P_DEFAULT);
+  for (const hid_t id : {outside, create}) H5Pclose(id);
+  H5Sclose(space);
+  H5Fclose(file);
+  Hdf5Reader reader = open(bad);
+  EXPECT_NO_THROW(reader.read("fine", DType::f32, {16}));
+  for (const char* name : {"contiguous", "no_checksum", "compressed", "outside", "soft", "group/fine", "external"}) {
+    const Error error = error_of([&] { reader.read(name, DType::f32, {16}); });
+    EXPECT_EQ(error.code(), ExitCode::checkpoint) << name;
+    EXPECT_TRUE(contains(error.what(), "expected")) << error.what();
+  }
+}
+
+TEST_F(Hdf5File, ChecksumsFindAFlipInTheData) {
+  const fs::path path = folder_ / "x.h5";
+  Hdf5Writer writer(path);
+  writer.write("x", Tensor::full({1000}, DType::f32, 1.0));
+  writer.close();
+  const std::string bytes = read_bytes(path);
+  const float one = 1.0f;
+  std::string pattern(16, '\0');
+  for (size_t i = 0; i < 16; i += 4) std::memcpy(pattern.data() + i, &one, 4);
+  const size_t data = bytes.find(pattern);
+  ASSERT_NE(data, std::string::npos);
+  flip_bit(path, data + 1002, 3);
+  const Error error = error_of([&] { open(path).read("x", DType::f32, {1000}); });
+  EXPECT_EQ(error.code(), ExitCode::checkpoint);
+  EXPECT_TRUE(contains(error.what(), "checksum")) << error.what();
+}
+
+TEST_F(Hdf5File, WhatIsNotHdf5IsRefused) {
+  for (const std::string& text : {std::string(), std::string("hello"), std::string(5000, 'x')}) {
+    write_bytes(folder_ / "x.h5", text);
+    EXPECT_EQ(error_of([&] { open(folder_ / "x.h5"); }).code(), ExitCode::checkpoint);
+  }
+}
+
+TEST_F(Hdf5File, ChunksAreAtMostOneMebibyteAndStorageIsBounded) {
+  for (const Shape& shape : {Shape{}, Shape{7}, Shape{50304, 768}, Shape{3, 1'000'003}, Shape{342, 768},
+                             Shape{5, 1, 999'999}, Shape{1, 262'145}, Shape{2, 2, 2, 2, 2}}) {
+    const Shape chunk = chunk_shape(DType::f32, shape);
+    EXPECT_LE(chunk.numel() * 4, int64_t{1} << 20) << to_string(shape);
+    EXPECT_EQ(chunk.rank(), shape.rank());
+    const uint64_t bytes = static_cast<uint64_t>(shape.numel()) * 4;
+    EXPECT_GE(stored_bytes(DType::f32, shape), bytes);
+    EXPECT_LE(stored_bytes(DType::f32, shape), bytes + bytes / 50 + 8192) << to_string(shape);
+  }
+}
+
+// After the first failing call nothing more is written, the file closes in good order, and the reason is kept.
+TEST_F(Hdf5File, AFaultAtAnyCallEndsTheWriting) {
+  const Tensor tensor = random_bits(1, {300, 1024}, DType::f32);
+  size_t count = 0, stop = SIZE_MAX, after = 0;
+  io::set_fault_hook([&](io::DiskCall, const fs::path&, size_t&) {
+    if (count > stop) ++after;
+    return count++ == stop ? ENOSPC : 0;
+  });
+  const auto write = [&](const fs::path& path) {
+    Hdf5Writer writer(path);
+    for (int i = 0; i < 10; ++i) writer.write(fmt::format("a/{}", i), tensor);
+    writer.close();
+  };
+  write(folder_ / "whole.h5");
+  const size_t calls = count;
+  EXPECT_GT(calls, 10u);
+  for (stop = 0; stop < calls; ++stop) {
+    count = after = 0;
+    const fs::path path = folder_ / fmt::format("{}.h5", stop);
+    const Error error = error_of([&] { write(path); });
+    EXPECT_EQ(error.code(), ExitCode::io) << stop;
+    EXPECT_TRUE(contains(error.what(), "No space left") && contains(error.what(), path.string())) << error.what();
+    EXPECT_EQ(after, 0u) << "call " << stop;
+  }
+}
+
+}  // namespace
+}  // namespace t6::checkpoint
