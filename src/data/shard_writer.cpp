@@ -233,9 +233,17 @@ ShardSummary ShardWriter::finish() {
          "text",
          tokens_);
   }
+  std::error_code ignored;
   for (const fs::path& old : existing_shards()) io::remove_all(old);  // none, or overwrite is set
-  for (size_t i = 0; i < written_.size(); ++i) io::rename(temporaries_[i], written_[i].path);
-  io::sync_directory(options_.folder);
+  size_t named = 0;
+  try {
+    for (; named < written_.size(); ++named) io::rename(temporaries_[named], written_[named].path);
+    io::sync_directory(options_.folder);
+  } catch (...) {
+    // Part of a set must not look like the whole.
+    while (named > 0) fs::remove(written_[--named].path, ignored);
+    throw;
+  }
   finished_ = true;
   return summary;
 }

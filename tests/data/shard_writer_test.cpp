@@ -182,6 +182,38 @@ TEST(ShardWriter, ExistingShardsAreReplacedOnlyWhenAllowed) {
                                       "fineweb_val_000000.bin", "other_train_000001.bin"}));
 }
 
+// Whichever call that changes the disk fails, the error names the cause and the folder is empty afterwards.
+TEST(ShardWriter, AFailingDiskLeavesNothingBehind) {
+  for (ShardForm form : {ShardForm::bin, ShardForm::hdf5}) {
+    for (double fraction : {0.05, 1.0}) {
+      for (int failing = 0;; ++failing) {
+        TempFolder folder;
+        ShardWriterOptions options = options_for(folder.path());
+        options.form = form;
+        options.val_fraction = fraction;
+        int calls = 0;
+        io::set_fault_hook([&](io::DiskCall, const fs::path&, size_t&) { return calls++ == failing ? ENOSPC : 0; });
+        std::string message;
+        try {
+          ShardWriter writer(options);
+          for (int i = 0; i < 40; ++i) writer.add_document(some_ids(99, 100));
+          writer.finish();
+        } catch (const Error& error) {
+          EXPECT_EQ(error.code(), ExitCode::io);
+          message = error.what();
+        }
+        io::set_fault_hook({});
+        if (failing >= calls) {
+          EXPECT_TRUE(message.empty() && failing > 10) << message;
+          break;
+        }
+        EXPECT_TRUE(contains(message, "No space left")) << "call " << failing << ": " << message;
+        EXPECT_TRUE(names(folder.path()).empty()) << "call " << failing << " left " << names(folder.path()).front();
+      }
+    }
+  }
+}
+
 TEST(ShardWriter, NeedsTokensToTrainOn) {
   TempFolder folder;
   EXPECT_EQ(error_of([&] { ShardWriter(options_for(folder.path())).finish(); }).code(), ExitCode::data);
