@@ -158,11 +158,15 @@ TEST_F(TensorBoardTest, ScalarsComeBack) {
   ASSERT_EQ(validation.size(), 2U);
   EXPECT_EQ(validation[1].bytes(1), "validation/perplexity");
   EXPECT_EQ(simple_value(validation[1]), std::exp(2.0F));
+
+  writer.train({});
+  EXPECT_EQ(read_events(writer.path()).at(4).message(5).messages(1).size(), 3U)
+      << "loss, lr and tokens are always known";
 }
 
 TEST_F(TensorBoardTest, TextsComeBack) {
   TensorBoardWriter writer(folder_, std::nullopt);
-  const std::string text = "model:\n  attention: tpa # " + std::string(300, 'x');
+  const std::string text = "model:\n  attention: tpa # " + std::string(130, 'x');
   writer.text(7, "config", text);
   const auto events = read_events(writer.path());
   ASSERT_EQ(events.size(), 3U);
