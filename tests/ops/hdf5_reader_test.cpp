@@ -21,7 +21,7 @@ TEST(Hdf5Reader, ReadsDatasetsAndNames) {
 
 TEST(Hdf5Reader, ReadsStringAttributes) {
   const Hdf5Reader file(T6_SOURCE_DIR "/tests/data/golden/mha.h5");
-  EXPECT_NE(file.attribute("/", "config").find("\"kind\": \"mha\""), std::string::npos);
+  EXPECT_EQ(file.attribute("/", "config").substr(0, 13), "{\"n_layer\": 2");
 }
 
 TEST(Hdf5Reader, SaysWhatIsMissing) {
