@@ -151,6 +151,13 @@ bool has_bf16_dot_products() {
 #endif
 }
 
+// Whether a matrix stored with one column has gaps between its rows: oneDNN 3.7 takes such a one for contiguous, and
+// reads or writes the wrong elements.
+bool has_strided_column(const MatmulArgs& args) {
+  const int64_t a_columns = args.transpose_a ? args.m : args.k, b_columns = args.transpose_b ? args.k : args.n;
+  return (a_columns == 1 && args.lda > 1) || (b_columns == 1 && args.ldb > 1) || (args.n == 1 && args.ldc > 1);
+}
+
 // False when this oneDNN cannot run the product.
 bool run_primitive(const MatmulArgs& args) {
   thread_local ThreadState state;
@@ -267,8 +274,7 @@ void matmul(const MatmulArgs& args) {
     matmul_f64(args);
   } else if (args.in_dtype == DType::f32) {
     matmul_f32(args);
-  } else if (!has_bf16_dot_products() || (args.n == 1 && args.ldc > 1) || !run_primitive(args)) {
-    // oneDNN 3.7 takes a C of one column for contiguous, whatever its leading dimension says.
+  } else if (!has_bf16_dot_products() || has_strided_column(args) || !run_primitive(args)) {
     matmul_bf16_through_f32(args);
   }
 }
