@@ -126,6 +126,12 @@ void record(const char* op, const std::vector<Variable>& inputs, const std::vect
   }
 }
 
+Variable reshape(const Variable& x, const Shape& shape) {
+  Variable y(x.value().view(shape));
+  record("reshape", {x}, {&y}, [old = x.shape()](Gradients& g) { g.give(0, g.output(0).view(old)); });
+  return y;
+}
+
 NoGrad::NoGrad() : previous_(grad_enabled) {
   grad_enabled = false;
 }

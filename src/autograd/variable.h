@@ -98,6 +98,9 @@ Tensor gradient_buffer(const Variable& parameter);
 // Puts an operation on the tape when recording(inputs); otherwise does nothing. `op` names it in messages and profiles.
 void record(const char* op, const std::vector<Variable>& inputs, const std::vector<Variable*>& outputs, BackwardFn fn);
 
+// The same elements under another shape; the gradient goes back under the old one.
+Variable reshape(const Variable& x, const Shape& shape);
+
 // While alive, operations of this thread are not recorded.
 class NoGrad {
  public:
