@@ -65,6 +65,8 @@ if(NOT T6_CUDA STREQUAL "off")
     set(CMAKE_CUDA_STANDARD_REQUIRED ON)
     # fmt 9 turns its constexpr off under nvcc while it keeps consteval, and then compiles neither there; nvcc 13 can do both.
     add_compile_definitions($<$<COMPILE_LANGUAGE:CUDA>:FMT_USE_CONSTEXPR=1>)
+    # Kernels call constexpr functions of the standard library (std::bit_cast).
+    add_compile_options($<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr>)
     set(T6_HAVE_CUDA ON)
   elseif(T6_CUDA STREQUAL "on")
     message(FATAL_ERROR "T6_CUDA=on, but no nvcc was found. Install the CUDA toolkit or set CUDACXX to its nvcc.")

@@ -103,8 +103,8 @@ void mean_loss(const MeanLossArgs& a) {
 namespace {
 
 constexpr Kernel<CrossEntropyArgs> kCrossEntropy{"cross_entropy", &cpu::cross_entropy,
-                                                 T6_CUDA_KERNEL(cuda::cross_entropy)};
-constexpr Kernel<MeanLossArgs> kMeanLoss{"mean_loss", &cpu::mean_loss, T6_CUDA_KERNEL(cuda::mean_loss)};
+                                                 nullptr};
+constexpr Kernel<MeanLossArgs> kMeanLoss{"mean_loss", &cpu::mean_loss, nullptr};
 
 // Rows of n against every row of wte.
 void logits_of(const Tensor& n, const Tensor& wte, const Tensor& logits) {

@@ -254,8 +254,7 @@ void factor_decode(const FactorDecodeArgs& a) {
 }  // namespace cpu
 
 namespace {
-constexpr Kernel<FactorDecodeArgs> kFactorDecode{"factor_decode", &cpu::factor_decode,
-                                                 T6_CUDA_KERNEL(cuda::factor_decode)};
+constexpr Kernel<FactorDecodeArgs> kFactorDecode{"factor_decode", &cpu::factor_decode, nullptr};
 }  // namespace
 
 Tensor factor_decode(const Tensor& q, const FactorRows& cache, const Tensor& lengths, double scale) {

@@ -46,10 +46,9 @@ void norm_and_clip(const NormAndClipArgs& a) {
 
 namespace {
 
-constexpr Kernel<SquaresArgs> kSquares{"sum_of_squares", &cpu::squares, T6_CUDA_KERNEL(cuda::squares)};
-constexpr Kernel<SumArgs> kSum{"sum_of_squares", &cpu::sum, T6_CUDA_KERNEL(cuda::sum)};
-constexpr Kernel<NormAndClipArgs> kNormAndClip{"norm_and_clip", &cpu::norm_and_clip,
-                                               T6_CUDA_KERNEL(cuda::norm_and_clip)};
+constexpr Kernel<SquaresArgs> kSquares{"sum_of_squares", &cpu::squares, nullptr};
+constexpr Kernel<SumArgs> kSum{"sum_of_squares", &cpu::sum, nullptr};
+constexpr Kernel<NormAndClipArgs> kNormAndClip{"norm_and_clip", &cpu::norm_and_clip, nullptr};
 
 int64_t blocks_of(const Tensor& t) {
   return (t.numel() + kSquaresBlock - 1) / kSquaresBlock;

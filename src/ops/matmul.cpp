@@ -282,7 +282,7 @@ void matmul(const MatmulArgs& args) {
 }  // namespace cpu
 
 namespace {
-constexpr Kernel<MatmulArgs> kMatmul{"matmul", &cpu::matmul, T6_CUDA_KERNEL(cuda::matmul)};
+constexpr Kernel<MatmulArgs> kMatmul{"matmul", &cpu::matmul, nullptr};
 }  // namespace
 
 void matmul(Device device, const MatmulArgs& a) {
@@ -297,6 +297,11 @@ void matmul(Device device, const MatmulArgs& a) {
            "[matmul] leading dimensions {}, {}, {} are shorter than the rows of a [{}, {}] x [{}, {}] product", a.lda,
            a.ldb, a.ldc, a.m, a.k, a.k, a.n);
   kMatmul(device, a);
+}
+
+std::string matmul_library_version() {
+  const dnnl_version_t* v = dnnl_version();
+  return fmt::format("{}.{}.{}", v->major, v->minor, v->patch);
 }
 
 }  // namespace t6

@@ -5,6 +5,8 @@
 // Kernel level: nothing here is on the tape. Products accumulate in f32 (f64 for f64) whatever the dtypes.
 #pragma once
 
+#include <string>
+
 #include "tensor/device.h"
 #include "tensor/dtype.h"
 
@@ -30,6 +32,9 @@ struct MatmulArgs {
 // Runs the product on `device`. Error(internal) on dtypes that do not go together, negative sizes or leading dimensions
 // shorter than a row.
 void matmul(Device device, const MatmulArgs& args);
+
+// Version of the library behind the CPU products: "2.6.3".
+std::string matmul_library_version();
 
 namespace cpu {
 // Unchecked. On all threads from outside OpenMP regions, on the calling thread inside one. Results depend on the
