@@ -8,17 +8,17 @@
 
 #include "base/config.h"
 #include "model/attention_kinds.h"
+#include "nn/parameter.h"
 
 namespace t6 {
 
 // How the cos/sin tables of RoPE are rounded; the authors' code rounds them to bf16.
-enum class RopeTable { f32, bf16 };
-constexpr std::array<std::string_view, 2> config_names(RopeTable) {
+enum class RopeRounding { f32, bf16 };
+constexpr std::array<std::string_view, 2> config_names(RopeRounding) {
   return {"f32", "bf16"};
 }
 
 // official: as the authors' code draws weights; paper: true Xavier bounds for the factor maps of TPA.
-enum class InitKind { official, paper };
 constexpr std::array<std::string_view, 2> config_names(InitKind) {
   return {"official", "paper"};
 }
@@ -34,7 +34,7 @@ struct ModelConfig {
   int64_t vocab_size = 50304;  // V, padded
   int64_t context = 1024;      // T
   double rope_theta = 10000;
-  RopeTable rope_table = RopeTable::f32;
+  RopeRounding rope_table = RopeRounding::f32;
   double norm_eps = 1.1920929e-07;
   InitKind init = InitKind::official;
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "base/config.h"
+#include "nn/attention/attention.h"
 
 namespace t6::tpa {
 
@@ -21,5 +22,9 @@ struct Options {
   }
   bool operator==(const Options&) const = default;
 };
+
+// Declares one layer's parameters "<prefix>..." in `store`.
+std::unique_ptr<Attention> make(ParameterStore& store, const std::string& prefix, const AttentionShape& shape,
+                                const Options& options);
 
 }  // namespace t6::tpa

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "base/config.h"
+#include "nn/attention/attention.h"
 
 namespace t6::mla {
 
@@ -23,5 +24,9 @@ struct Options {
   }
   bool operator==(const Options&) const = default;
 };
+
+// Declares one layer's parameters "<prefix>..." in `store`.
+std::unique_ptr<Attention> make(ParameterStore& store, const std::string& prefix, const AttentionShape& shape,
+                                const Options& options);
 
 }  // namespace t6::mla

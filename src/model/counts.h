@@ -1,0 +1,31 @@
+// What a model costs, from its declared parameters and caches: nothing here is measured or allocated.
+#pragma once
+
+#include <cstdint>
+
+#include "model/transformer.h"
+
+namespace t6 {
+
+struct ModelCounts {
+  int64_t parameters = 0;  // numbers in all named tensors, the tied head once, no padding
+  int64_t matmul_parameters =
+      0;  // of these, those in products (norm weights are not); the head counts, the gather does not
+  // Training FLOPs a token in windows of `context`: 6 matmul_parameters + attention, forward and backward.
+  double flops_causal = 0;  // each pair of positions that attends counted once: 6 L T H (D_qk + D_v) / 2
+  double flops_full = 0;    // as if every position attended to all: 6 L T H (D_qk + D_v), "full-attention convention"
+  double flops_contraction = 0;  // of q, k, v from factors, in neither of the two: 6 L H D (R_Q + R_K + R_V)
+  int64_t cache_numbers = 0;     // decode cache a token, all layers; bytes in bf16 are twice this
+};
+
+ModelCounts count(const Transformer& model);
+
+// Bytes a training step needs: estimate of what allocation will show.
+struct MemoryEstimate {
+  int64_t parameters = 0;  // masters, gradients, AdamW moments, bf16 copies
+  int64_t activations = 0;
+  int64_t total() const { return parameters + activations; }
+};
+MemoryEstimate estimate_memory(const Transformer& model, int64_t micro_batch, DType compute, Recompute recompute);
+
+}  // namespace t6

@@ -1,0 +1,231 @@
+// What every attention kind must do: these tests iterate the list of kinds.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "base/error.h"
+
+#include "base/rng.h"
+#include "model/counts.h"
+#include "model/generate.h"
+#include "model/transformer.h"
+#include "support/golden.h"
+
+namespace t6 {
+namespace {
+
+class Kinds : public testing::TestWithParam<AttentionKind> {
+ protected:
+  // Odd on purpose: F = 26 and most packed widths are padded, heads are no power of two.
+  static ModelConfig small_config() {
+    ModelConfig config;
+    config.attention = default_options(GetParam());
+    if (auto* options = std::get_if<mla::Options>(&config.attention)) *options = {24, 20, 4};
+    config.layers = 2;
+    config.width = 10;
+    config.heads = 6;
+    config.head_width = 8;
+    config.vocab_size = 37;
+    config.context = 24;
+    return config;
+  }
+
+  // Random weights everywhere, also where training starts from zero.
+  static void randomise(Transformer& model, DType dtype) {
+    model.allocate(dtype);
+    ParameterStore& store = model.parameters();
+    uint64_t stream = 0;
+    store.for_each_view([&](const Parameter& p, const ParameterView& v) {
+      const Philox rng(5, RngPurpose::test, stream++);
+      std::vector<double> values(static_cast<size_t>(v.shape.numel()));
+      for (size_t i = 0; i < values.size(); ++i) values[i] = (rng.uniform(i) - 0.5) + (p.is_matrix() ? 0.0 : 1.0);
+      store.scatter(store.master(), p, v, Tensor::from<double>(v.shape, values).to(store.master().dtype()));
+    });
+    store.refresh_compute();
+  }
+
+  static Tensor tokens(int64_t batch, int64_t count, int64_t vocabulary, uint64_t stream = 100) {
+    const Philox rng(6, RngPurpose::test, stream);
+    std::vector<int32_t> ids(static_cast<size_t>(batch * count));
+    for (size_t i = 0; i < ids.size(); ++i) {
+      ids[i] = static_cast<int32_t>(rng.below(i, static_cast<uint64_t>(vocabulary)));
+    }
+    return Tensor::from<int32_t>({batch, count}, ids);
+  }
+};
+
+TEST_P(Kinds, GradientOfTheWholeModelMatchesCentralDifferences) {
+  Transformer model(small_config());
+  randomise(model, DType::f64);
+  const Tensor x = tokens(2, 7, 37), y = tokens(2, 7, 37, 101);
+  backward(model.loss(x, y, 1.0));
+  ParameterStore& store = model.parameters();
+  const double h = 1e-5;
+  store.for_each_view([&](const Parameter& p, const ParameterView& v) {
+    const Tensor values = store.gather(store.master(), p, v), grad = store.gather(store.gradient(), p, v);
+    std::vector<double> got, expected;
+    const int64_t stride = std::max<int64_t>(1, v.shape.numel() / 12);
+    for (int64_t i = 0; i < v.shape.numel(); i += stride) {
+      auto loss_at = [&](double delta) {
+        const Tensor moved = values.clone();
+        moved.data<double>()[i] += delta;
+        store.scatter(store.master(), p, v, moved);
+        const NoGrad no_grad;
+        return model.loss(x, y, 1.0).value().item();
+      };
+      expected.push_back((loss_at(h) - loss_at(-h)) / (2 * h));
+      got.push_back(grad.data<double>()[i]);
+    }
+    store.scatter(store.master(), p, v, values);
+    EXPECT_LE(test::relative_error(got, expected), 1e-6) << v.name;
+  });
+}
+
+TEST_P(Kinds, IsCausal) {
+  Transformer model(small_config());
+  randomise(model, DType::f32);
+  const Tensor x = tokens(1, 20, 37);
+  const std::vector<double> before = model.logits(x).to_doubles();
+  for (int64_t changed : {19, 12, 3}) {
+    const Tensor other = x.clone();
+    other.data<int32_t>()[changed] = (other.data<int32_t>()[changed] + 1) % 37;
+    const std::vector<double> after = model.logits(other).to_doubles();
+    const auto split = static_cast<ptrdiff_t>(changed * 37);
+    EXPECT_TRUE(std::equal(before.begin(), before.begin() + split, after.begin())) << changed;
+    EXPECT_FALSE(std::equal(before.begin() + split, before.end(), after.begin() + split)) << changed;
+  }
+}
+
+TEST_P(Kinds, ForwardEqualsDecodeWithTheCache) {
+  for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
+    Transformer model(small_config());
+    randomise(model, dtype);
+    const int64_t batch = 2, count = 24, vocabulary = 37;
+    const Tensor x = tokens(batch, count, vocabulary);
+    const std::vector<double> whole = model.logits(x).to_doubles();
+    // A prompt of five tokens at once, then pairs, then token by token.
+    DecodeState state = model.new_decode_state(batch, count);
+    std::vector<double> got, expected;
+    for (int64_t at = 0; at < count;) {
+      const int64_t step = at == 0 ? 5 : at < 11 ? 2 : 1;
+      Tensor chunk = Tensor::empty({batch, step}, DType::i32);
+      for (int64_t b = 0; b < batch; ++b) chunk.rows(b, 1).copy_from(x.slice(b * count + at, {step}));
+      const std::vector<double> logits = model.decode(chunk, state).to_doubles();
+      got.insert(got.end(), logits.begin(), logits.end());
+      at += step;
+      for (int64_t b = 0; b < batch; ++b) {
+        const auto row = whole.begin() + static_cast<ptrdiff_t>((b * count + at - 1) * vocabulary);
+        expected.insert(expected.end(), row, row + vocabulary);
+      }
+    }
+    EXPECT_EQ(state.length(), count);
+    const double bound = dtype == DType::f64 ? 1e-12 : dtype == DType::f32 ? 1e-5 : 3e-2;
+    EXPECT_LE(test::relative_error(got, expected), bound) << name_of(dtype);
+    EXPECT_THROW(model.decode(tokens(batch, 1, vocabulary), state), Error);
+  }
+}
+
+TEST_P(Kinds, CacheBytesFollowTheFormula) {
+  const ModelConfig config = small_config();
+  const Transformer declared(config);
+  const int64_t h = config.heads, d = config.head_width;
+  int64_t expected = 0;
+  switch (config.kind()) {
+    case AttentionKind::mha:
+      expected = 2 * h * d;
+      break;
+    case AttentionKind::mqa:
+      expected = 2 * d;
+      break;
+    case AttentionKind::gqa:
+      expected = 2 * 2 * d;
+      break;
+    case AttentionKind::mla:
+      expected = 20 + 4;
+      break;
+    case AttentionKind::tpa:
+    case AttentionKind::tpa_kvonly:
+      expected = (2 + 2) * (h + d);
+      break;
+  }
+  EXPECT_EQ(count(declared).cache_numbers, config.layers * expected);
+  Transformer model(config);
+  model.allocate(DType::bf16);
+  const DecodeState state = model.new_decode_state(3, 11);
+  EXPECT_EQ(state.bytes(), static_cast<size_t>(2 * 3 * 11 * config.layers * expected));
+}
+
+TEST_P(Kinds, RecomputeGivesEqualLossesAndGradients) {
+  Transformer model(small_config());
+  randomise(model, DType::f32);
+  const Tensor x = tokens(2, 9, 37), y = tokens(2, 9, 37, 101);
+  auto run = [&](Recompute recompute) {
+    model.parameters().zero_gradient();
+    const Variable loss = model.loss(x, y, 1.0, recompute);
+    backward(loss);
+    std::vector<double> all = model.parameters().gradient().to_doubles();
+    all.push_back(loss.value().item());
+    return all;
+  };
+  const std::vector<double> plain = run(Recompute::none);
+  EXPECT_EQ(run(Recompute::attention), plain);
+  EXPECT_EQ(run(Recompute::block), plain);
+}
+
+TEST_P(Kinds, PaddingStaysZeroInGradients) {
+  Transformer model(small_config());
+  randomise(model, DType::f32);
+  backward(model.loss(tokens(2, 9, 37), tokens(2, 9, 37, 101), 1.0));
+  // Squares summed over the named tensors are all there is in the flat buffer.
+  ParameterStore& store = model.parameters();
+  double named = 0, all = 0;
+  store.for_each_view([&](const Parameter& p, const ParameterView& v) {
+    for (double g : store.gather(store.gradient(), p, v).to_doubles()) named += std::abs(g) > 0;
+  });
+  for (double g : store.gradient().to_doubles()) all += std::abs(g) > 0;
+  EXPECT_GT(named, 0);
+  EXPECT_EQ(named, all);
+}
+
+TEST_P(Kinds, LossAtStepZeroOfASmallModelIsSqrtOfWidthOverThree) {
+  ModelConfig config = small_config();
+  config.width = 192;
+  config.vocab_size = 4096;
+  config.layers = 1;
+  Transformer model(config);
+  model.allocate(DType::f32);
+  model.parameters().initialise(3);
+  // With a tied head and zero output maps the logit of the current token is near sqrt(C/3); others are small beside it.
+  const Tensor x = tokens(4, 24, 4096), y = tokens(4, 24, 4096, 101);
+  const NoGrad no_grad;
+  // The others are normal with variance 1/3.
+  const double expected = std::log(std::exp(std::sqrt(192 / 3.0)) + 4096 * std::exp(1 / 6.0));
+  EXPECT_NEAR(model.loss(x, y, 1.0).value().item(), expected, 0.2);
+}
+
+TEST_P(Kinds, GreedyGenerationFollowsTheLogits) {
+  Transformer model(small_config());
+  randomise(model, DType::f32);
+  const std::vector<int32_t> prompt{3, 1, 4};
+  const SamplingOptions greedy{.temperature = 0};
+  std::vector<int32_t> seen;
+  const auto made = generate(model, prompt, 12, 37, -1, greedy, [&](int32_t t) {
+    seen.push_back(t);
+    return true;
+  });
+  EXPECT_EQ(made, seen);
+  std::vector<int32_t> all = prompt;
+  for (int32_t token : made) {
+    const auto n = static_cast<int64_t>(all.size());
+    const std::vector<double> logits = model.logits(Tensor::from<int32_t>({1, n}, all)).to_doubles();
+    const auto last = logits.end() - 37;
+    EXPECT_EQ(std::max_element(last, logits.end()) - last, token);
+    all.push_back(token);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Every, Kinds, testing::ValuesIn(kAttentionKinds),
+                         [](const auto& p) { return std::string(kAttentionKindNames[static_cast<size_t>(p.param)]); });
+
+}  // namespace
+}  // namespace t6

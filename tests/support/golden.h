@@ -1,0 +1,37 @@
+// The golden files of tests/data/golden: tiny models with the values the authors' code gives for them.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "model/transformer.h"
+#include "support/hdf5_reader.h"
+
+namespace t6::test {
+
+class Golden {
+ public:
+  // `kind` names the file; the folder is tests/data/golden, or that of the environment variable T6_GOLDEN_DIR.
+  explicit Golden(const std::string& kind);
+
+  ModelConfig model_config(RopeRounding rope_table) const;
+  const nlohmann::json& hyperparameters() const { return hyperparameters_; }
+
+  std::vector<double> values(const std::string& dataset) const;
+  Shape shape(const std::string& dataset) const;
+  // tokens or targets of one micro-batch, i32 [B, T].
+  Tensor micro_batch(const std::string& dataset, int64_t step, int64_t micro) const;
+
+  // Fills an allocated model with params/.
+  void load_parameters(Transformer& model) const;
+
+ private:
+  Hdf5Reader file_;
+  nlohmann::json config_, hyperparameters_;
+};
+
+// |got - expected| / |expected| in the Euclidean norm.
+double relative_error(const std::vector<double>& got, const std::vector<double>& expected);
+
+}  // namespace t6::test
