@@ -66,7 +66,7 @@ RunConfig default_config() {
 RunConfig official_config() {
   RunConfig config;
   config.preset = Preset::official;
-  config.model.rope_table = RopeTable::bf16;
+  config.model.rope_table = RopeRounding::bf16;
   config.data.sampling = data::SampleOrder::random_window;
   config.train.accumulation = Accumulation::sum;
   config.optimizer.decay = DecayScope::all;

@@ -17,6 +17,7 @@
 #include "base/config.h"
 #include "data/sampler.h"
 #include "model/model_config.h"
+#include "model/recompute.h"
 
 namespace t6::data {
 constexpr std::array<std::string_view, 2> config_names(SampleOrder) {
@@ -36,17 +37,11 @@ constexpr std::array<std::string_view, 3> config_names(DeviceChoice) {
   return {"auto", "cpu", "cuda"};
 }
 
-enum class Determinism { relaxed, strict };
-constexpr std::array<std::string_view, 2> config_names(Determinism) {
-  return {"default", "strict"};
-}
-
 struct RunSection {
   std::string dir = "runs/run";
   int64_t seed = 0;
   DeviceChoice device = DeviceChoice::automatic;
   int64_t threads = 0;
-  Determinism determinism = Determinism::relaxed;
 
   template <class V>
   void fields(V& v) {
@@ -54,7 +49,6 @@ struct RunSection {
     v.field("seed", seed, "of initial weights, data order and sampling", config::range(0, 9e15));
     v.field("device", device, "where to compute; auto: a GPU when there is one");
     v.field("threads", threads, "CPU threads a rank; 0: all it may use", config::range(0, 4096));
-    v.field("determinism", determinism, "strict: only kernels whose result does not depend on timing or thread count");
   }
   bool operator==(const RunSection&) const = default;
 };
@@ -89,7 +83,6 @@ constexpr std::array<std::string_view, 2> config_names(Precision) {
   return {"f32", "bf16"};
 }
 
-enum class Recompute { none, attention, block };
 constexpr std::array<std::string_view, 3> config_names(Recompute) {
   return {"none", "attention", "block"};
 }
@@ -132,7 +125,6 @@ struct OptimizerSection {
   double weight_decay = 0.1;
   DecayScope decay = DecayScope::matrices;
   double clip_norm = 1.0;
-  bool zero = false;
 
   template <class V>
   void fields(V& v) {
@@ -143,7 +135,6 @@ struct OptimizerSection {
     v.field("weight_decay", weight_decay, "decoupled weight decay", config::range(0, 10));
     v.field("decay", decay, "what decays: matrices only, or norm weights too");
     v.field("clip_norm", clip_norm, "gradients are scaled down to this global norm; 0: never", config::range(0, 1e6));
-    v.field("zero", zero, "split the optimizer state over the ranks (ZeRO stage 1)");
   }
   bool operator==(const OptimizerSection&) const = default;
 };
@@ -201,7 +192,6 @@ struct CheckpointSection {
   int64_t keep_last = 3;
   int64_t keep_every = 0;
   ResumePolicy resume = ResumePolicy::automatic;
-  bool async = false;
 
   template <class V>
   void fields(V& v) {
@@ -211,7 +201,6 @@ struct CheckpointSection {
             config::range(0, 1e9));
     v.field("resume", resume,
             "auto: from the newest intact one; never: the run folder must hold none; require: one must be there");
-    v.field("async", async, "write in the background while training goes on");
   }
   bool operator==(const CheckpointSection&) const = default;
 };

@@ -1,0 +1,36 @@
+// AdamW over all parameters of a store.
+#pragma once
+
+#include <vector>
+
+#include "nn/parameter.h"
+#include "train/run_config.h"
+
+namespace t6::train {
+
+class AdamW {
+ public:
+  // Moments start at zero, in the type and layout of the masters. The store must outlive the optimizer.
+  AdamW(const ParameterStore& store, const OptimizerSection& options);
+
+  // Update number `step`, counted from 1, of f32 masters, from the store's gradient times `gradient_scale` (the clip
+  // factor). Writes masters, moments and the compute copy.
+  void step(int64_t step, double lr, double gradient_scale);
+
+  const Tensor& first_moment() const { return m_; }
+  const Tensor& second_moment() const { return v_; }
+
+ private:
+  // A run of the flat buffers under one weight decay.
+  struct Range {
+    int64_t begin, count;
+    double weight_decay;
+  };
+
+  const ParameterStore& store_;
+  OptimizerSection options_;
+  Tensor m_, v_;
+  std::vector<Range> ranges_;
+};
+
+}  // namespace t6::train

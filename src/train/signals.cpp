@@ -1,0 +1,39 @@
+#include "train/signals.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <csignal>
+
+namespace t6::train {
+namespace {
+
+constexpr std::array kSignals{SIGINT, SIGTERM, SIGUSR1};
+volatile std::sig_atomic_t stop_signal = 0;
+std::array<struct sigaction, kSignals.size()> previous;
+
+extern "C" void on_stop_signal(int number) {
+  if (stop_signal != 0) _exit(128 + number);
+  stop_signal = number;
+}
+
+}  // namespace
+
+StopSignals::StopSignals() {
+  stop_signal = 0;
+  struct sigaction action {};
+  action.sa_handler = &on_stop_signal;
+  action.sa_flags = SA_RESTART;  // reads and writes in progress go on
+  sigemptyset(&action.sa_mask);
+  for (size_t i = 0; i < kSignals.size(); ++i) sigaction(kSignals[i], &action, &previous[i]);
+}
+
+StopSignals::~StopSignals() {
+  for (size_t i = 0; i < kSignals.size(); ++i) sigaction(kSignals[i], &previous[i], nullptr);
+}
+
+int StopSignals::received() const {
+  return stop_signal;
+}
+
+}  // namespace t6::train
