@@ -1,0 +1,182 @@
+// R5: whatever is damaged in the newest checkpoint is found, named, and the next older one is used.
+#include <spdlog/spdlog.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/checkpoint_support.h"
+
+namespace t6::checkpoint {
+namespace {
+
+constexpr size_t kBlock = 4096;
+constexpr size_t kCut = 512;
+
+class Corruption : public ScratchTest {
+ protected:
+  Corruption() : ScratchTest(Place::memory) {}
+  void SetUp() override {
+    ScratchTest::SetUp();
+    level_ = spdlog::get_level();
+    spdlog::set_level(spdlog::level::off);  // hundreds of warnings; they are also in Loaded::warnings
+    save(folder_, 1, old_.state(1));
+    save(folder_, 2, new_.state(2));
+  }
+  void TearDown() override {
+    spdlog::set_level(level_);
+    ScratchTest::TearDown();
+  }
+
+  // Loads; true when the newest was used, false after falling back with a warning that names `culprit`.
+  bool loads_newest(const std::string& culprit) {
+    const Model loaded(50);
+    const std::optional<Loaded> back = load(folder_, loaded.state());
+    if (!back) return false;
+    if (back->step == 2) {
+      EXPECT_TRUE(back->warnings.empty());
+      EXPECT_TRUE(loaded.equals(new_));
+      EXPECT_EQ(back->scalars, new_.state(2).scalars);
+      return true;
+    }
+    EXPECT_EQ(back->step, 1);
+    EXPECT_TRUE(loaded.equals(old_));
+    EXPECT_EQ(back->scalars, old_.state(1).scalars);
+    EXPECT_EQ(back->warnings.size(), 1u);
+    EXPECT_TRUE(contains(back->warnings.at(0), culprit)) << back->warnings.at(0);
+    return false;
+  }
+
+  const Model old_{1}, new_{10};
+  const fs::path newest() const { return folder_ / "step-00000002"; }
+  const std::vector<std::string> files_{"rank-00000.h5", "manifest.json"};
+  spdlog::level::level_enum level_{};
+};
+
+TEST_F(Corruption, AFlipInEveryBlockIsFound) {
+  int flips = 0;
+  for (const std::string& file : files_) {
+    const std::string good = read_bytes(newest() / file);
+    for (size_t block = 0; block < good.size(); block += kBlock) {
+      for (int i = 0; i < 3; ++i) {
+        const Philox random(block, RngPurpose::test);
+        const size_t offset = block + random.below(2 * i, std::min(kBlock, good.size() - block));
+        flip_bit(newest() / file, offset, static_cast<int>(random.below(2 * i + 1, 8)));
+        EXPECT_FALSE(loads_newest(file)) << file << " at " << offset;
+        ++flips;
+        write_bytes(newest() / file, good);
+      }
+    }
+  }
+  EXPECT_GT(flips, 20);
+  EXPECT_TRUE(loads_newest("")) << "control: undone damage is no damage";
+}
+
+// What Fletcher32 does not see: 0x0000 and 0xFFFF are the same to it.
+TEST_F(Corruption, AWordOfOnesForAWordOfZerosIsFound) {
+  const fs::path dir = folder_ / "zeros";
+  const Tensor zeros = Tensor::zeros({1000}, DType::f32), loaded = Tensor::zeros({1000}, DType::f32);
+  State state;
+  state.tensors = {tensor_ref("params/x", zeros)};
+  save(dir, 1, state);
+  const fs::path file = dir / "step-00000001/rank-00000.h5";
+  std::string bytes = read_bytes(file);
+  const size_t data = bytes.find(std::string(4000, '\0'));
+  ASSERT_NE(data, std::string::npos);
+  bytes[data + 2000] = bytes[data + 2001] = '\xff';
+  write_bytes(file, bytes);
+  EXPECT_EQ(error_of([&] { load(dir, state); }).code(), ExitCode::checkpoint);
+  EXPECT_NE(verify(dir).at(0).damage, "");
+}
+
+TEST_F(Corruption, EveryTruncationIsFound) {
+  for (const std::string& file : files_) {
+    const std::string good = read_bytes(newest() / file);
+    for (size_t size = 0; size < good.size(); size += kCut) {
+      write_bytes(newest() / file, good.substr(0, size));
+      EXPECT_FALSE(loads_newest(file)) << file << " cut to " << size;
+    }
+    write_bytes(newest() / file, good + '\0');
+    EXPECT_FALSE(loads_newest(file)) << file << " with a byte more";
+    write_bytes(newest() / file, good);
+  }
+  EXPECT_TRUE(loads_newest(""));
+}
+
+TEST_F(Corruption, MissingAndMisplacedFilesAreFound) {
+  for (const std::string& file : files_) {
+    const std::string good = read_bytes(newest() / file);
+    fs::remove(newest() / file);
+    EXPECT_FALSE(loads_newest(file)) << file << " missing";
+    io::make_directories(newest() / file);
+    EXPECT_FALSE(loads_newest(file)) << file << " is a folder";
+    io::remove_all(newest() / file);
+    ASSERT_EQ(::mkfifo((newest() / file).c_str(), 0644), 0);
+    EXPECT_FALSE(loads_newest(file)) << file << " is a pipe";
+    fs::remove(newest() / file);
+    write_bytes(newest() / file, good);
+  }
+  EXPECT_TRUE(loads_newest(""));
+}
+
+TEST_F(Corruption, SwappedFilesAndFoldersAreFound) {
+  const fs::path oldest = folder_ / "step-00000001", aside = folder_ / "aside";
+  const Model loaded(50);
+  const auto swap = [&](const fs::path& a, const fs::path& b) {
+    fs::rename(a, aside);
+    fs::rename(b, a);
+    fs::rename(aside, b);
+  };
+  for (const std::string& file : files_) {
+    swap(newest() / file, oldest / file);
+    const Error error = error_of([&] { load(folder_, loaded.state()); });
+    EXPECT_EQ(error.code(), ExitCode::checkpoint);
+    EXPECT_TRUE(contains(error.what(), "none of the 2 checkpoints")) << error.what();
+    swap(newest() / file, oldest / file);
+  }
+  swap(newest() / "rank-00000.h5", newest() / "manifest.json");
+  EXPECT_FALSE(loads_newest("step-00000002"));
+  swap(newest() / "rank-00000.h5", newest() / "manifest.json");
+  swap(newest(), oldest);
+  EXPECT_EQ(error_of([&] { load(folder_, loaded.state()); }).code(), ExitCode::checkpoint);
+  swap(newest(), oldest);
+  EXPECT_TRUE(loads_newest(""));
+}
+
+// Every byte of the file is right by the manifest, and a tensor is not what was saved: only its own hash can tell.
+TEST_F(Corruption, ATensorThatIsNotItsOwnIsFound) {
+  const fs::path manifest = newest() / "manifest.json";
+  std::string text = read_bytes(manifest);
+  const size_t tensor = text.find("xxh3", text.find("\"tensors\"")) + 7;
+  text[tensor] = text[tensor] == '0' ? '1' : '0';
+  const size_t tail = text.find("\"manifest_xxh3\"");
+  const std::string body = text.substr(0, tail);
+  write_bytes(manifest, body + "\"manifest_xxh3\": \"" + io::hash_bytes(std::as_bytes(std::span(body))) + "\"\n}\n");
+  EXPECT_FALSE(loads_newest("params/embedding.weight"));
+  EXPECT_EQ(verify(newest(), false).at(0).damage, "");
+  EXPECT_TRUE(contains(verify(newest(), true).at(0).damage, "params/embedding.weight"));
+}
+
+TEST_F(Corruption, NothingIsAppliedBeforeAllIsVerified) {
+  flip_bit(newest() / "rank-00000.h5", fs::file_size(newest() / "rank-00000.h5") - 1, 0);
+  const Model loaded(50), untouched(50);
+  EXPECT_EQ(error_of([&] { load_one(newest(), loaded.state()); }).code(), ExitCode::checkpoint);
+  EXPECT_TRUE(loaded.equals(untouched));
+}
+
+TEST_F(Corruption, NoneIntactIsAnErrorThatNamesEach) {
+  flip_bit(newest() / "rank-00000.h5", 100, 0);
+  fs::remove(folder_ / "step-00000001/manifest.json");
+  const Model loaded(50);
+  const Error error = error_of([&] { load(folder_, loaded.state()); });
+  EXPECT_EQ(error.code(), ExitCode::checkpoint);
+  EXPECT_TRUE(contains(error.what(), "step-00000002/rank-00000.h5") &&
+              contains(error.what(), "step-00000001/manifest.json"))
+      << error.what();
+  const std::vector<Entry> entries = list(folder_);
+  ASSERT_EQ(entries.size(), 2u);
+  EXPECT_TRUE(contains(entries[0].damage, "missing"));
+}
+
+}  // namespace
+}  // namespace t6::checkpoint
