@@ -100,6 +100,14 @@ TEST(Loader, HashesOfRanksAddUpToThatOfOne) {
   Corpus corpus;
   Loader one(corpus.shards, corpus.sampler(), {.global_batch = 12, .micro_batch = 12});
   for (int i = 0; i < 10; ++i) one.next();
+  TokenHash by_hand;
+  for (uint64_t position = 0; position < 120; ++position) {
+    const Window window = corpus.sampler().row({.global_batch = 12, .micro_batch = 12}, position / 12, position % 12);
+    std::vector<int32_t> ids(kWindow + 1);
+    corpus.shards[window.shard].read(ids, window.offset);
+    by_hand.add_row(position, ids);
+  }
+  EXPECT_EQ(one.consumed(), by_hand);
   for (uint32_t world : {2, 3, 4}) {
     TokenHash sum;
     for (uint32_t rank = 0; rank < world; ++rank) {
