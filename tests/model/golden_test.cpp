@@ -48,7 +48,7 @@ TEST_P(GoldenModel, F64AgreesToTheFilesRounding) {
 }
 
 INSTANTIATE_TEST_SUITE_P(EveryKind, GoldenModel,
-                         testing::Combine(testing::ValuesIn(kAttentionKindNames),
+                         testing::Combine(testing::ValuesIn(test::kGoldenKinds),
                                           testing::Values(RopeRounding::f32, RopeRounding::bf16)),
                          [](const auto& p) {
                            return std::string(std::get<0>(p.param)) +

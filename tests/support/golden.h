@@ -1,14 +1,19 @@
 // The golden files of tests/data/golden: tiny models with the values the authors' code gives for them.
 #pragma once
 
+#include <array>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "model/transformer.h"
 #include "support/hdf5_reader.h"
 
 namespace t6::test {
+
+// The kinds that have a golden file. A new kind joins when there is a reference implementation to compare with.
+inline constexpr std::array<std::string_view, 6> kGoldenKinds{"mha", "mqa", "gqa", "mla", "tpa", "tpa_kvonly"};
 
 class Golden {
  public:

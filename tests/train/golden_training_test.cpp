@@ -71,7 +71,7 @@ TEST_P(GoldenTraining, LossesNormsRatesAndFinalParameters) {
 }
 
 INSTANTIATE_TEST_SUITE_P(EveryKind, GoldenTraining,
-                         testing::Combine(testing::ValuesIn(kAttentionKindNames),
+                         testing::Combine(testing::ValuesIn(test::kGoldenKinds),
                                           testing::Values(Accumulation::mean, Accumulation::sum)),
                          [](const auto& p) {
                            return std::string(std::get<0>(p.param)) +
