@@ -50,6 +50,18 @@ struct AttentionBackwardArgs {
   void* dv;               // [batch, keys, kv_heads, v_width]
 };
 
+// Each pair of positions that attends counted once; the backward makes the scores again.
+inline double attended_pairs(const AttentionArgs& a) {
+  const double queries = static_cast<double>(a.queries);
+  return static_cast<double>(a.batch * a.heads) * queries * (static_cast<double>(a.offset) + (queries + 1) / 2);
+}
+inline double flops_of(const AttentionArgs& a) {
+  return 2.0 * attended_pairs(a) * static_cast<double>(a.qk_width + a.v_width);
+}
+inline double flops_of(const AttentionBackwardArgs& a) {
+  return 2.0 * attended_pairs(a.forward) * static_cast<double>(3 * a.forward.qk_width + 2 * a.forward.v_width);
+}
+
 namespace cpu {
 void attention(const AttentionArgs& args);
 void attention_backward(const AttentionBackwardArgs& args);

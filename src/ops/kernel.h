@@ -9,9 +9,16 @@
 #pragma once
 
 #include "base/error.h"
+#include "base/profile.h"
 #include "tensor/device.h"
 
 namespace t6 {
+
+// Floating-point operations of a call, for profiles; an overload beside an argument struct says more than none.
+template <class Args>
+double flops_of(const Args&) {
+  return 0;
+}
 
 template <class Args>
 struct Kernel {
@@ -22,6 +29,7 @@ struct Kernel {
   void operator()(Device device, const Args& args) const {
     auto* function = device.is_cuda() ? cuda : cpu;
     T6_CHECK(function != nullptr, "{}: not built for {}", name, to_string(device));
+    const profile::Scope scope(name, flops_of(args));
     function(args);
   }
 };

@@ -29,6 +29,10 @@ struct MatmulArgs {
   DType out_dtype = DType::f32;  // f32 -> f32, bf16 -> bf16, bf16 -> f32, f64 -> f64
 };
 
+inline double flops_of(const MatmulArgs& args) {
+  return 2.0 * static_cast<double>(args.m) * static_cast<double>(args.n) * static_cast<double>(args.k);
+}
+
 // Runs the product on `device`. Error(internal) on dtypes that do not go together, negative sizes or leading dimensions
 // shorter than a row.
 void matmul(Device device, const MatmulArgs& args);
