@@ -1,0 +1,86 @@
+#include "cli/app.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "cli/command.h"
+#include "cli/help.h"
+#include "cli/output.h"
+
+namespace t6::cli {
+namespace {
+
+// t6 help [COMMAND...]: the same as t6 COMMAND --help; t6 help config is the table of keys.
+void add_help(CLI::App& root, Context& context) {
+  CLI::App* command =
+      add_command(root, "help", "explain a command, or every key of a config", "  t6 help train\n  t6 help config");
+  auto words = std::make_shared<std::vector<std::string>>();
+  command->add_option("COMMAND", *words, "whose help; config: the table of every key");
+  command->callback([words, &root, &context] {
+    context.action = [words, &root] {
+      const CLI::App* about = &root;
+      for (const std::string& word : *words) {
+        const auto found =
+            about->get_subcommands([&](const CLI::App* subcommand) { return subcommand->get_name() == word; });
+        if (found.empty()) fail(ExitCode::usage, "t6 help: there is no command '{}'; t6 --help lists them", word);
+        about = found.front();
+      }
+      if (*words == std::vector<std::string>{"config"}) return print_config_help();
+      print(help_text(*about));
+      return 0;
+    };
+  });
+}
+
+// At most one command each, so that a file may be called as a command is.
+void set_up(CLI::App& command) {
+  command.set_help_flag("-h,--help", "explain this command");
+  command.require_subcommand(0, 1);
+  for (CLI::App* subcommand : command.get_subcommands([](CLI::App*) { return true; })) set_up(*subcommand);
+}
+
+}  // namespace
+
+int run(int argc, char** argv) {
+  CLI::App root("trains language models that differ in their attention, and compares them", "t6");
+  Context context;
+  context.arguments.assign(argv, argv + argc);
+  root.footer("  t6                 a short tour\n  t6 train --help");
+  root.set_version_flag(
+      "--version", [] { return version_text(); }, "version, commit and how it was built");
+  add_train(root, context);
+  add_eval(root, context);
+  add_generate(root, context);
+  add_info(root, context);
+  add_plot(root, context);
+  add_tokenizer(root, context);
+  add_tokenize(root, context);
+  add_checkpoint(root, context);
+  add_bench(root, context);
+  add_config(root, context);
+  add_help(root, context);
+  set_up(root);
+
+  log::start(false);
+  try {
+    root.parse(argc, argv);
+  } catch (const CLI::CallForVersion&) {
+    print(version_text());
+    return 0;
+  } catch (const CLI::CallForHelp&) {
+    print(help_text(innermost(root)));
+    return 0;
+  } catch (const CLI::ParseError& error) {
+    fail(ExitCode::usage, "{}", explain(root, error));
+  }
+  if (context.action) {
+    if (context.quiet) log::start(true);
+    return context.action();
+  }
+  if (argc == 1) {
+    print(tour());
+    return 0;
+  }
+  fail(ExitCode::usage, "{}", explain_missing(innermost(root)));
+}
+
+}  // namespace t6::cli

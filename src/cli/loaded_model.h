@@ -1,0 +1,25 @@
+// A model out of a checkpoint, for evaluating and generating.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "model/transformer.h"
+#include "train/run_config.h"
+
+namespace t6::cli {
+
+struct LoadedModel {
+  std::filesystem::path path;  // of the checkpoint
+  int64_t step = 0;
+  RunConfig config;  // it was trained under
+  std::unique_ptr<Transformer> model;
+};
+
+// The newest intact checkpoint of `path`, or the one it names (find_checkpoints): parameters only, for compute in
+// `precision`. Error(checkpoint) as checkpoint::load.
+LoadedModel load_model(const std::string& path, Precision precision);
+
+}  // namespace t6::cli

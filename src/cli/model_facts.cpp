@@ -1,0 +1,70 @@
+#include "cli/model_facts.h"
+
+#include "base/format.h"
+
+namespace t6::cli {
+
+ModelFacts model_facts(const RunConfig& config, std::string name) {
+  const Transformer model(config.model);
+  const DType compute = config.train.precision == Precision::bf16 ? DType::bf16 : DType::f32;
+  return {.name = std::move(name),
+          .model = config.model,
+          .counts = count(model),
+          .memory = estimate_memory(model, config.train.micro_batch, compute, config.train.recompute),
+          .micro_batch = config.train.micro_batch,
+          .precision = config.train.precision};
+}
+
+std::vector<std::pair<std::string, std::string>> describe(const ModelFacts& facts) {
+  const ModelCounts& counts = facts.counts;
+  const ModelConfig& model = facts.model;
+  const auto gflops = [](double flops) { return fmt::format("{:.3f} GFLOP", flops / 1e9); };
+  const auto memory = [](int64_t bytes) { return format_memory(static_cast<uint64_t>(bytes)); };
+  const auto grouped = [](int64_t value) { return format_grouped(static_cast<uint64_t>(value)); };
+  std::vector<std::pair<std::string, std::string>> lines{
+      {"attention", fmt::format("{}, {} layers, width {}, {} heads of {}", model.kind_name(), model.layers, model.width,
+                                model.heads, model.head_width)},
+      {"parameters", fmt::format("{} ({} of them in matrix products)", grouped(counts.parameters),
+                                 grouped(counts.matmul_parameters))},
+      {"FLOPs a token", fmt::format("{} to train, causal attention counted once", gflops(counts.flops_causal))},
+      {"", fmt::format("{} in the full-attention convention", gflops(counts.flops_full))}};
+  if (counts.flops_contraction > 0) {
+    lines.emplace_back("", fmt::format("{} more make q, k, v from their factors, counted in neither",
+                                       gflops(counts.flops_contraction)));
+  }
+  lines.emplace_back("cache a token",
+                     fmt::format("{} bytes in bf16 ({} numbers in each of {} layers); {} for {} tokens",
+                                 grouped(facts.cache_bytes_per_token()), counts.cache_numbers / model.layers,
+                                 model.layers, memory(facts.cache_bytes_per_token() * model.context), model.context));
+  lines.emplace_back("memory", fmt::format("about {} to train: {} for weights, gradients and optimizer, {} for "
+                                           "activations of {} x {} tokens in {}",
+                                           memory(facts.memory.total()), memory(facts.memory.parameters),
+                                           memory(facts.memory.activations), facts.micro_batch, model.context,
+                                           facts.precision == Precision::bf16 ? "bf16" : "f32"));
+  return lines;
+}
+
+nlohmann::ordered_json to_json(const ModelFacts& facts) {
+  const ModelCounts& counts = facts.counts;
+  return {{"config", facts.name},
+          {"attention", facts.model.kind_name()},
+          {"layers", facts.model.layers},
+          {"width", facts.model.width},
+          {"heads", facts.model.heads},
+          {"head_width", facts.model.head_width},
+          {"context", facts.model.context},
+          {"vocab_size", facts.model.vocab_size},
+          {"parameters", counts.parameters},
+          {"matmul_parameters", counts.matmul_parameters},
+          {"flops_per_token_causal", counts.flops_causal},
+          {"flops_per_token_full", counts.flops_full},
+          {"flops_per_token_contraction", counts.flops_contraction},
+          {"cache_numbers_per_token", counts.cache_numbers},
+          {"cache_bytes_per_token_bf16", facts.cache_bytes_per_token()},
+          {"training_memory_bytes",
+           {{"micro_batch", facts.micro_batch},
+            {"parameters", facts.memory.parameters},
+            {"activations", facts.memory.activations}}}};
+}
+
+}  // namespace t6::cli

@@ -1,0 +1,306 @@
+// train, eval, generate, checkpoint, info, plot and bench train on a tiny model: the whole way, and its exit codes.
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "cli/program.h"
+
+namespace t6::test {
+namespace {
+
+using nlohmann::json;
+
+const char* const kTinyConfig = R"(model:
+  attention: tpa
+  layers: 2
+  width: 32
+  heads: 4
+  head_width: 8
+  vocab_size: 320
+  context: 32
+  tpa: {rank_q: 2, rank_k: 1, rank_v: 1}
+data:
+  train: [data/tiny_train_*.bin]
+  validation: [data/tiny_val_*.bin]
+  tokenizer: t.tiktoken
+train:
+  steps: 30
+  global_batch: 8
+  micro_batch: 4
+optimizer: {lr: 1.0e-2, min_lr: 1.0e-3}
+schedule: {warmup_steps: 3}
+evaluation: {every: 10, windows: 8}
+checkpoint: {every: 10}
+logging: {every: 10}
+run: {threads: 1}
+)";
+
+std::string shipped(const std::string& name) {
+  return std::string(T6_SOURCE_DIR) + "/configs/" + name;
+}
+
+class RunCommands : public Program {
+ protected:
+  void make_data() {
+    write("text.txt", small_text());
+    write("tiny.yaml", kTinyConfig);
+    expect_ok({"tokenizer", "train", "--input", "text.txt", "--vocab", "300", "--out", "t.tiktoken"});
+    expect_ok({"tokenize", "--tokenizer", "t.tiktoken", "--out", "data/tiny", "--separator", "\\n", "text.txt"});
+  }
+  Outcome expect_ok(const std::vector<std::string>& arguments) {
+    Outcome outcome = run(arguments);
+    EXPECT_EQ(outcome.code, 0) << arguments.front() << ": " << outcome.err;
+    return outcome;
+  }
+  void expect_refused(const std::vector<std::string>& arguments, int code, const std::vector<std::string>& messages) {
+    const Outcome outcome = run(arguments);
+    EXPECT_EQ(outcome.code, code) << outcome.err;
+    for (const std::string& message : messages) EXPECT_TRUE(contains(outcome.err, message));
+    EXPECT_FALSE(contains(outcome.err, "internal error"));
+  }
+};
+
+TEST_F(RunCommands, FromTextToAModelThatWrites) {
+  make_data();
+  const Outcome train = expect_ok({"train", "--config", "tiny.yaml", "train.steps=20"});
+  EXPECT_TRUE(contains(train.out, "finished after step 20 of 20"));
+  EXPECT_TRUE(contains(train.out, "run folder"));
+  EXPECT_TRUE(contains(train.out, "runs/tiny/metrics.jsonl"));
+  EXPECT_TRUE(contains(train.out, "runs/tiny/checkpoints/step-00000020"));
+  EXPECT_TRUE(contains(train.err, "step 20/20"));
+
+  // The same command with more steps resumes.
+  const Outcome more = expect_ok({"train", "--config", "tiny.yaml"});
+  EXPECT_TRUE(contains(more.err, "resumed from runs/tiny/checkpoints/step-00000020"));
+  EXPECT_TRUE(contains(more.out, "finished after step 30 of 30"));
+
+  const json list = json::parse(expect_ok({"checkpoint", "list", "runs/tiny", "--json"}).out);
+  ASSERT_EQ(list.at("checkpoints").size(), 3);
+  EXPECT_EQ(list.at("checkpoints").at(2).at("step"), 30);
+  EXPECT_TRUE(contains(expect_ok({"checkpoint", "verify", "runs/tiny", "--deep"}).out, "intact"));
+  EXPECT_TRUE(contains(expect_ok({"checkpoint", "inspect", "runs/tiny"}).out, "params/"));
+  const json inspected =
+      json::parse(expect_ok({"checkpoint", "inspect", "runs/tiny/checkpoints/step-00000020", "--json"}).out);
+  EXPECT_EQ(inspected.at("step"), 20);
+
+  const Outcome eval = expect_ok({"eval", "runs/tiny", "--json"});
+  const json newest = json::parse(eval.out);
+  EXPECT_EQ(newest.at("step"), 30);
+  EXPECT_EQ(newest.at("tokens"), 8 * 32);
+  // The same number as the run's own last evaluation.
+  EXPECT_TRUE(contains(more.out, newest.at("loss").dump().substr(0, 4)));
+  const json older = json::parse(expect_ok({"eval", "runs/tiny/checkpoints/step-00000010", "--json"}).out);
+  EXPECT_EQ(older.at("step"), 10);
+  EXPECT_LT(newest.at("loss"), older.at("loss")) << "twenty more steps help";
+  EXPECT_LT(newest.at("loss"), 5.0) << "far below log(320)";
+  const json few = json::parse(expect_ok({"eval", "runs/tiny/", "--windows", "2", "--batch", "1", "--json"}).out);
+  EXPECT_EQ(few.at("windows"), 2);
+  EXPECT_TRUE(contains(expect_ok({"eval", "runs/tiny", "--data", "data/tiny_train_*.bin"}).out, "perplexity"));
+
+  const std::vector<std::string> generate{"generate", "runs/tiny", "--prompt", "the cat", "--tokens", "20"};
+  const Outcome text = expect_ok(generate);
+  EXPECT_TRUE(text.out.starts_with("the cat"));
+  EXPECT_GT(text.out.size(), std::string("the cat\n").size());
+  EXPECT_TRUE(contains(text.err, "tokens/s"));
+  EXPECT_EQ(expect_ok(generate).out, text.out) << "the seed decides";
+  std::vector<std::string> other = generate;
+  other.insert(other.end(), {"--temperature", "1.5", "--top-k", "0", "--seed", "9", "--quiet"});
+  const Outcome wild = expect_ok(other);
+  EXPECT_NE(wild.out, text.out);
+  EXPECT_EQ(wild.err, "");
+  write("prompt.txt", "a small dog");
+  EXPECT_TRUE(expect_ok({"generate", "runs/tiny", "--prompt-file", "prompt.txt", "--tokens", "3", "--temperature", "0"})
+                  .out.starts_with("a small dog"));
+
+  expect_ok({"plot", "runs/tiny", "--out", "curves.svg"});
+  EXPECT_TRUE(contains(read("curves.svg"), "<svg"));
+  EXPECT_TRUE(contains(expect_ok({"plot", "runs/tiny"}).out, "tiny"));
+}
+
+TEST_F(RunCommands, BadOptionsOfGenerateExit2) {
+  make_data();
+  expect_ok({"train", "--config", "tiny.yaml", "train.steps=3"});
+  for (const std::vector<std::string>& options : std::vector<std::vector<std::string>>{{"--temperature", "-1"},
+                                                                                       {"--temperature", "nan"},
+                                                                                       {"--top-p", "0"},
+                                                                                       {"--top-p", "1.5"},
+                                                                                       {"--top-k", "-3"},
+                                                                                       {"--tokens", "0"},
+                                                                                       {"--seed", "-1"},
+                                                                                       {"--seed", "x"}}) {
+    std::vector<std::string> arguments{"generate", "runs/tiny", "--prompt", "a"};
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    expect_refused(arguments, 2, {options[0], "got '" + options[1] + "'"});
+  }
+  expect_refused({"generate", "runs/tiny", "--prompt", "a", "--prompt-file", "b"}, 2, {"--prompt"});
+  expect_refused({"generate", "runs/tiny", "--prompt-file", "missing.txt"}, 6, {"missing.txt"});
+  expect_refused({"generate", "runs/tiny", "--tokenizer", "missing.tiktoken"}, 6, {"missing.tiktoken"});
+}
+
+TEST_F(RunCommands, ConfigErrorsComeTogetherAtOnceAndBeforeAnythingLarge) {
+  write("bad.yaml",
+        "model:\n  attention: mha\n  heads: many\n  widht: 64\ntrain:\n  steps: 0\n  steps: 5\ndata:\n  train: [x]\n");
+  const Outcome outcome = run({"train", "--config", "bad.yaml", "optimizer.lr=-1"});
+  EXPECT_EQ(outcome.code, 2);
+  for (const char* problem : {"bad.yaml:3:10: model.heads", "bad.yaml:4:3: model.widht", "width", "bad.yaml:7:3",
+                              "override 'optimizer.lr=-1'"}) {
+    EXPECT_TRUE(contains(outcome.err, problem));
+  }
+  EXPECT_EQ(outcome.out, "");
+#if !defined(__SANITIZE_ADDRESS__)
+  EXPECT_LT(outcome.cpu_seconds, 0.2);
+  EXPECT_LT(outcome.peak_kib, 64 * 1024);
+#endif
+  EXPECT_EQ(files(), std::vector<std::string>{"bad.yaml"});
+  expect_refused({"train", "--config", "missing.yaml"}, 2, {"missing.yaml"});
+  expect_refused({"train"}, 2, {"--config"});
+  expect_refused({"train", "--config", shipped("demo_tpa.yaml"), "data.train=[]"}, 2, {"data.train"});
+}
+
+TEST_F(RunCommands, DryRunSaysEverythingAndTouchesNothing) {
+  const Outcome outcome = expect_ok({"train", "--config", shipped("t6_tpa_small.yaml"), "--dry-run"});
+  for (const char* fact : {"124,342,272", "causal", "full-attention convention", "cache a token", "memory", "rank_q: 6",
+                           "not there yet", "# run folder       runs/t6_tpa_small"}) {
+    EXPECT_TRUE(contains(outcome.out, fact));
+  }
+  EXPECT_TRUE(files().empty());
+  // What it prints is a config that says the same.
+  write("resolved.yaml", outcome.out);
+  EXPECT_EQ(expect_ok({"train", "--config", "resolved.yaml", "--dry-run"}).out, outcome.out);
+  EXPECT_EQ(files(), std::vector<std::string>{"resolved.yaml"});
+}
+
+TEST_F(RunCommands, FilesMergeInOrderAndOverridesWin) {
+  write("a.yaml",
+        "model: {attention: mha, width: 64, heads: 4, head_width: 16}\ntrain: {steps: 5}\n"
+        "schedule: {warmup_steps: 0}\n");
+  write("b.yaml", "train: {steps: 7}\n");
+  const auto steps = [&](const std::vector<std::string>& files, const std::string& word) {
+    std::vector<std::string> arguments{"train", "--dry-run"};
+    arguments.insert(arguments.end(), files.begin(), files.end());
+    EXPECT_TRUE(contains(expect_ok(arguments).out, word));
+  };
+  steps({"--config", "a.yaml", "--config", "b.yaml"}, "steps: 7");
+  steps({"--config", "b.yaml", "--config", "a.yaml"}, "steps: 5");
+  steps({"--config", "a.yaml", "b.yaml", "train.steps=9"}, "steps: 9");
+  steps({"train.steps=11", "--config", "a.yaml"}, "steps: 11");
+  steps({"--config", "a.yaml", "--config", "b.yaml"}, "runs/a-b");
+}
+
+TEST_F(RunCommands, BadDataExits3) {
+  make_data();
+  const auto train = [](const std::string& change) {
+    return std::vector<std::string>{"train", "--config", "tiny.yaml", change};
+  };
+  expect_refused(train("data.train=nothing/*.bin"), 3, {"nothing/*.bin"});
+  // Too few ids for the shards, and for the tokenizer alone.
+  expect_refused(train("model.vocab_size=40"), 3, {"tiny_train_000001.bin", "below the vocabulary 40"});
+  expect_ok({"tokenizer", "train", "--input", "text.txt", "--vocab", "330", "--out", "big.tiktoken"});
+  expect_refused(train("data.tokenizer=big.tiktoken"), 3, {"model.vocab_size is 320", "big.tiktoken has 330 ids"});
+  // A header that promises more than there is.
+  std::string shard = read("data/tiny_train_000001.bin");
+  write("cut.bin", shard.substr(0, shard.size() - 10));
+  expect_refused(train("data.train=cut.bin"), 3, {"cut.bin"});
+  // An id that the model does not have: 0xFFFF everywhere behind the header.
+  write("wild.bin", shard.substr(0, 1024) + std::string(shard.size() - 1024, '\xFF'));
+  expect_refused(train("data.train=wild.bin"), 3, {"wild.bin", "65535"});
+  write("empty.bin", "");
+  expect_refused(train("data.train=empty.bin"), 3, {"empty.bin"});
+}
+
+TEST_F(RunCommands, UnusableCheckpointsExit4) {
+  make_data();
+  expect_ok({"train", "--config", "tiny.yaml", "train.steps=3"});
+  expect_refused({"eval", "nowhere"}, 4, {"nowhere"});
+  expect_refused({"generate", "data", "--prompt", "a"}, 4, {"data", "neither a run folder"});
+  std::filesystem::create_directories(folder() / "fresh/checkpoints");
+  expect_refused({"eval", "fresh"}, 4, {"fresh"});
+
+  // One wrong byte in the only checkpoint.
+  const std::string payload = "runs/tiny/checkpoints/step-00000003/rank-00000.h5";
+  std::string bytes = read(payload);
+  bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
+  write(payload, bytes);
+  expect_refused({"eval", "runs/tiny"}, 4, {"rank-00000.h5"});
+  expect_refused({"generate", "runs/tiny/checkpoints/step-00000003", "--prompt", "a"}, 4, {"rank-00000.h5"});
+  expect_refused({"train", "--config", "tiny.yaml"}, 4, {"rank-00000.h5"});
+  const Outcome verify = run({"checkpoint", "verify", "runs/tiny", "--json"});
+  EXPECT_EQ(verify.code, 4);
+  EXPECT_EQ(json::parse(verify.out).at("damaged"), 1);
+  EXPECT_TRUE(contains(verify.err, "1 of 1 checkpoints"));
+}
+
+TEST_F(RunCommands, TwoTrainersCannotShareARunFolderAndASignalSaves) {
+  make_data();
+  const pid_t first = start({"train", "--config", "tiny.yaml", "train.steps=1000000", "checkpoint.every=0"});
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!contains(read("stderr.txt"), "step 10/") && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  std::filesystem::rename(folder() / "stdout.txt", folder() / "first.out");
+  std::filesystem::rename(folder() / "stderr.txt", folder() / "first.err");
+  const Outcome second = run({"train", "--config", "tiny.yaml"});
+  EXPECT_EQ(second.code, 4);
+  EXPECT_TRUE(contains(second.err, "runs/tiny"));
+  EXPECT_LT(second.cpu_seconds, 1);
+  ::kill(first, SIGTERM);
+  EXPECT_EQ(finish(first).code, 143);
+  EXPECT_TRUE(contains(read("first.out"), "stopped by a signal, saved"));
+  EXPECT_EQ(json::parse(expect_ok({"checkpoint", "list", "runs/tiny", "--json"}).out).at("checkpoints").size(), 1);
+}
+
+TEST_F(RunCommands, InfoComparesTheShippedKinds) {
+  const json all = json::parse(expect_ok({"info", "--all", "--json"}).out).at("models");
+  ASSERT_EQ(all.size(), 6);
+  for (const json& model : all) {
+    EXPECT_GT(model.at("flops_per_token_full"), model.at("flops_per_token_causal"));
+    EXPECT_NEAR(model.at("parameters").get<double>(), 124e6, 6e6) << "one budget";
+    if (model.at("attention") == "tpa") {
+      EXPECT_EQ(model.at("parameters"), 124342272);
+      // (R_K + R_V)(H + D) numbers a token and layer.
+      EXPECT_EQ(model.at("cache_bytes_per_token_bf16"), 2 * 12 * (2 + 2) * (34 + 64));
+    }
+  }
+  const Outcome table = expect_ok({"info", "--all", "--size", "medium"});
+  for (const char* name : {"t6_mha_medium", "t6_tpa_kvonly_medium", "t6_mla_medium"}) {
+    EXPECT_TRUE(contains(table.out, name));
+  }
+  EXPECT_TRUE(contains(expect_ok({"info", shipped("t6_tpa_small.yaml")}).out, "124,342,272"));
+  expect_refused({"info"}, 2, {"--all"});
+  expect_refused({"info", "--all", "--size", "smal"}, 2, {"did you mean small"});
+  expect_refused({"info", "missing.yaml"}, 2, {"missing.yaml"});
+}
+
+TEST_F(RunCommands, BenchTrainSaysWhereTheTimeGoes) {
+  write("tiny.yaml", kTinyConfig);
+  const json bench =
+      json::parse(expect_ok({"bench", "train", "--config", "tiny.yaml", "--batch", "2", "--steps", "2", "--json"}).out);
+  EXPECT_EQ(bench.at("batch"), 2);
+  EXPECT_GT(bench.at("tokens_per_second"), 0);
+  EXPECT_GT(bench.at("peak_gflops"), 0);
+  double shares = 0;
+  std::vector<std::string> parts;
+  for (const json& part : bench.at("time")) {
+    shares += part.at("share").get<double>();
+    parts.push_back(part.at("part"));
+    if (part.at("part") == "products" || part.at("part") == "attention") {
+      EXPECT_GT(part.at("gflops"), 0);
+    }
+    if (part.at("part") != "outside of kernels") {
+      EXPECT_GT(part.at("share"), 0);
+    }
+  }
+  EXPECT_NEAR(shares, 1, 1e-6);
+  EXPECT_EQ(parts,
+            (std::vector<std::string>{"products", "attention", "element-wise", "optimizer", "outside of kernels"}));
+  const Outcome text = expect_ok({"bench", "train", "--config", "tiny.yaml", "--steps", "1", "--precision", "bf16"});
+  EXPECT_TRUE(contains(text.out, "tokens/s"));
+  EXPECT_TRUE(contains(text.out, "where the time goes"));
+  EXPECT_EQ(files(), std::vector<std::string>{"tiny.yaml"});
+}
+
+}  // namespace
+}  // namespace t6::test
