@@ -109,7 +109,6 @@ herr_t write_bytes(H5FD_t* file, H5FD_mem_t, hid_t, haddr_t address, size_t size
       state.file.write_at({static_cast<const std::byte*>(buffer), size}, address);
     } catch (...) {
       state.give_up();
-      return -1;
     }
   }
   open->end_of_file = std::max<haddr_t>(open->end_of_file, address + size);
@@ -125,7 +124,6 @@ herr_t truncate_file(H5FD_t* file, hid_t, hbool_t) {
       state.file.truncate(open->end_of_addresses);
     } catch (...) {
       state.give_up();
-      return -1;
     }
   }
   open->end_of_file = open->end_of_addresses;

@@ -2,8 +2,9 @@
 // injected and the first failure ends the file's life.
 //
 // Why not libhdf5's own drivers: sec2 hides its system calls and keeps writing after a full disk (and then crashes at
-// exit); core holds the whole file in memory. Here the first failing call is kept, later writes are swallowed, and the
-// library closes the file it believes complete in good order; the caller rethrows the failure and unlinks the file.
+// exit); core holds the whole file in memory. Here the first failing write is kept and later ones are swallowed, while
+// the library is told that all is well (its own error paths leak): it closes in good order the file it believes
+// complete. The caller looks at `error` after each call, rethrows it and unlinks the file.
 #pragma once
 
 #include <hdf5.h>
