@@ -1,5 +1,9 @@
 #include "model/counts.h"
 
+#include <algorithm>
+
+#include "ops/classifier.h"
+
 namespace t6 {
 
 ModelCounts count(const Transformer& model) {
@@ -38,8 +42,12 @@ MemoryEstimate estimate_memory(const Transformer& model, int64_t micro_batch, DT
   const int64_t kept = recompute == Recompute::block       ? residual
                        : recompute == Recompute::attention ? whole - attention
                                                            : whole;
-  const int64_t rebuilt = whole - kept;  // alive for one block at a time
-  estimate.activations = tokens * (config.layers * kept + rebuilt + 2 * residual + width * element);
+  estimate.activations = tokens * (config.layers * kept + residual + width * element);
+  // The peak is where the logits are, or in the last block's backward: the MLP's gradients, beside what was rebuilt and
+  // less what its MLP no longer needs by the time attention is rebuilt.
+  const int64_t logits = std::min(tokens, kClassifierChunkRows) * config.vocab_size * wide;
+  const int64_t rebuilt = recompute == Recompute::attention ? std::max<int64_t>(0, attention - mlp) : whole - kept;
+  estimate.activations += std::max(logits, tokens * (rebuilt + mlp));
   return estimate;
 }
 

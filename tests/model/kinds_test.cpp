@@ -172,6 +172,30 @@ TEST_P(Kinds, RecomputeGivesEqualLossesAndGradients) {
   EXPECT_EQ(run(Recompute::block), plain);
 }
 
+TEST_P(Kinds, MemoryEstimateIsWithinATenthOfThePeak) {
+  ModelConfig config = small_config();
+  config.layers = 4;
+  config.width = 128;
+  config.head_width = 32;
+  config.vocab_size = 512;
+  config.context = 128;
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    for (const Recompute recompute : {Recompute::none, Recompute::attention, Recompute::block}) {
+      memory::reset_peak();
+      const auto before = static_cast<double>(memory::usage().in_use);
+      Transformer model(config);
+      model.allocate(dtype);
+      const Tensor& master = model.parameters().master();
+      const Tensor m = Tensor::zeros(master.shape(), master.dtype()), v = Tensor::zeros(master.shape(), master.dtype());
+      const Tensor x = tokens(16, 128, 512), y = tokens(16, 128, 512, 101);
+      backward(model.loss(x, y, 1.0, recompute));
+      const double peak = static_cast<double>(memory::usage().peak) - before;
+      const double estimate = static_cast<double>(estimate_memory(model, 16, dtype, recompute).total());
+      EXPECT_NEAR(estimate / peak, 1.0, 0.1) << name_of(dtype) << " recompute " << static_cast<int>(recompute);
+    }
+  }
+}
+
 TEST_P(Kinds, PaddingStaysZeroInGradients) {
   Transformer model(small_config());
   randomise(model, DType::f32);

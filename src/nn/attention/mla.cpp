@@ -26,8 +26,8 @@ class LatentAttention : public Attention {
   CacheLayout cache_layout() const override { return {{"latent", {latent_ + rope_}}}; }
   AttentionWork work() const override { return {heads_, nope_ + rope_, nope_, 0}; }
   int64_t saved_numbers() const override {
-    return 2 * q_rank_ + 2 * (latent_ + rope_) + heads_ * (2 * nope_ + rope_)  // codes and what is made of them
-           + heads_ * (2 * (nope_ + rope_) + 2 * nope_);                       // q, k, v, o
+    return 2 * (q_rank_ + latent_)                        // codes, before and after their norms
+           + heads_ * (2 * (nope_ + rope_) + 2 * nope_);  // q, k, v, o
   }
   int64_t rope_width() const override { return rope_; }
 
