@@ -48,7 +48,6 @@ class BackwardHeads {
     }
     std::fill_n(dk_, a_.keys * qk_ld_, S(0));
     std::fill_n(dv_, a_.keys * v_ld_, S(0));
-    std::fill_n(nothing_, kRows, S(0));
   }
 
   static int64_t bytes(const AttentionArgs& a) {
@@ -56,7 +55,7 @@ class BackwardHeads {
     return Scratch::bytes<E>(a.keys * depth_of<T>(a.qk_width)) + Scratch::bytes<E>(a.keys * depth_of<T>(a.v_width)) +
            Scratch::bytes<E>(k_packed(a)) + 2 * Scratch::bytes<E>(kRows * qk_ld) + 2 * Scratch::bytes<E>(kRows * v_ld) +
            2 * Scratch::bytes<S>(kKeys * kRows) + 3 * Scratch::bytes<E>(kKeys * kRows) +
-           Scratch::bytes<S>(kRows * qk_ld) + 3 * Scratch::bytes<S>(kRows);
+           Scratch::bytes<S>(kRows * qk_ld) + 2 * Scratch::bytes<S>(kRows);
   }
 
   void head(int64_t h) {
@@ -85,7 +84,6 @@ class BackwardHeads {
     dq_ = scratch.take<S>(kRows * qk_ld_);
     lse_ = scratch.take<S>(kRows);
     delta_ = scratch.take<S>(kRows);
-    nothing_ = scratch.take<S>(kRows);
   }
 
   // Queries [first, first + rows) of head h.
@@ -148,7 +146,8 @@ class BackwardHeads {
     // dQ (+)= dS K
     if constexpr (!kInPlace) {
       for (int64_t i = 0; i < keys; i += 2) {
-        const S* second = i + 1 < keys ? dscores_ + (i + 1) * kRows : nothing_;
+        // The last row of an odd number is paired with itself: its partner among the packed keys is zero.
+        const S* second = dscores_ + std::min(i + 1, keys - 1) * kRows;
         pair_rows(dscores_ + i * kRows, second, ds_pairs_ + i / 2 * kRows, rows);
       }
     }
@@ -189,7 +188,7 @@ class BackwardHeads {
   E *p_, *ds_;                        // the same as elements along the queries
   E* ds_pairs_;                       // the same as elements along the keys, [keys, kRows]
   S* dq_;                             // [kRows, padded qk_width]
-  S *lse_, *delta_, *nothing_;        // [kRows]
+  S *lse_, *delta_;                   // [kRows]
 };
 
 // Adds up what the chunks of a group gave, in order, and rounds: sums [B, G, chunks, keys, ld] -> y [B, keys, G,
