@@ -158,8 +158,8 @@ ProgressTerminal ProgressTerminal::standard_error() {
   terminal.columns = [] {
     struct winsize size {};
     if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return static_cast<int>(size.ws_col);
-    const char* columns = std::getenv("COLUMNS");
-    const int value = columns != nullptr ? std::atoi(columns) : 0;
+    const char* given = std::getenv("COLUMNS");
+    const int value = given != nullptr ? std::atoi(given) : 0;
     return value > 0 ? value : 80;
   };
   terminal.write = [](std::string_view bytes) {
