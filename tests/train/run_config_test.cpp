@@ -31,6 +31,7 @@ struct BadConfig {
 };
 
 const std::vector<BadConfig>& bad_configs() {
+  static const std::string kinds = config::join_names(kAttentionKindNames.data(), kAttentionKindNames.size());
   static const std::vector<BadConfig> list{
       // Unknown keys, with the nearest or the right place.
       {"train:\n  stepz: 5\n", "2:3: train.stepz: unknown key; nearest is 'steps'"},
@@ -50,7 +51,8 @@ const std::vector<BadConfig>& bad_configs() {
       {"logging: {tensorbaord: true}\n", "1:11: logging.tensorbaord: unknown key; nearest is 'tensorboard'"},
       {"model:\n  n_head: 5\n",
        "2:3: model.n_head: unknown key; expected attention, layers, width, heads, head_width, ff_width, vocab_size, "
-       "context, rope_theta, rope_table, norm_eps, init, mha, mqa, gqa, mla, tpa or tpa_kvonly"},
+       "context, rope_theta, rope_table, norm_eps, init, " +
+           kinds},
       {"Train: {steps: 5}\n", "1:1: Train: unknown key; nearest is 'train'"},
       {"\"\": 5\n",
        "1:1: '': unknown key; expected preset, run, model, data, train, optimizer, schedule, evaluation, checkpoint or "
@@ -69,10 +71,8 @@ const std::vector<BadConfig>& bad_configs() {
        "1:31: model.mha.kv_heads: unknown key here; did you mean 'model.gqa.kv_heads' (valid under attention: gqa)"},
       {"model:\n  tpa: {rank_x: 2}\n", "2:9: model.tpa.rank_x: unknown key; nearest is 'rank_q'"},
       {"model: {attention: tpakvonly}\n",
-       "1:20: model.attention: expected mha, mqa, gqa, mla, tpa or tpa_kvonly, got 'tpakvonly'; nearest is "
-       "'tpa_kvonly'"},
-      {"model: {attention: flash, mla: {q_rank: 4}}\n",
-       "1:20: model.attention: expected mha, mqa, gqa, mla, tpa or tpa_kvonly, got 'flash'"},
+       "1:20: model.attention: expected " + kinds + ", got 'tpakvonly'; nearest is 'tpa_kvonly'"},
+      {"model: {attention: flash, mla: {q_rank: 4}}\n", "1:20: model.attention: expected " + kinds + ", got 'flash'"},
       // Integers.
       {"train: {steps: 0}\n", "1:16: train.steps: expected an integer in [1, 1000000000], got '0'"},
       {"train: {steps: -5}\n", "1:16: train.steps: expected an integer in [1, 1000000000], got '-5'"},
