@@ -54,6 +54,7 @@ int run(int argc, char** argv) {
   add_plot(root, context);
   add_tokenizer(root, context);
   add_tokenize(root, context);
+  add_shards(root, context);
   add_checkpoint(root, context);
   add_bench(root, context);
   add_config(root, context);
