@@ -45,7 +45,6 @@ void Scope::end() {
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
   innermost = outer_;
   if (outer_ != nullptr) outer_->inner_ += seconds;
-  if (!active()) return;  // stopped meanwhile
   const std::lock_guard lock(mutex);
   auto at = entries.find(std::string_view(name_));
   if (at == entries.end()) at = entries.emplace(name_, Entry{name_}).first;

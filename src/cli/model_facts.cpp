@@ -18,7 +18,7 @@ ModelFacts model_facts(const RunConfig& config, std::string name) {
 std::vector<std::pair<std::string, std::string>> describe(const ModelFacts& facts) {
   const ModelCounts& counts = facts.counts;
   const ModelConfig& model = facts.model;
-  const auto gflops = [](double flops) { return fmt::format("{:.3f} GFLOP", flops / 1e9); };
+  const auto of_flops = [](double flops) { return fmt::format("{:.1f} MFLOP", flops / 1e6); };
   const auto memory = [](int64_t bytes) { return format_memory(static_cast<uint64_t>(bytes)); };
   const auto grouped = [](int64_t value) { return format_grouped(static_cast<uint64_t>(value)); };
   std::vector<std::pair<std::string, std::string>> lines{
@@ -26,11 +26,11 @@ std::vector<std::pair<std::string, std::string>> describe(const ModelFacts& fact
                                 model.heads, model.head_width)},
       {"parameters", fmt::format("{} ({} of them in matrix products)", grouped(counts.parameters),
                                  grouped(counts.matmul_parameters))},
-      {"FLOPs a token", fmt::format("{} to train, causal attention counted once", gflops(counts.flops_causal))},
-      {"", fmt::format("{} in the full-attention convention", gflops(counts.flops_full))}};
+      {"FLOPs a token", fmt::format("{} to train, causal attention counted once", of_flops(counts.flops_causal))},
+      {"", fmt::format("{} in the full-attention convention", of_flops(counts.flops_full))}};
   if (counts.flops_contraction > 0) {
     lines.emplace_back("", fmt::format("{} more make q, k, v from their factors, counted in neither",
-                                       gflops(counts.flops_contraction)));
+                                       of_flops(counts.flops_contraction)));
   }
   lines.emplace_back("cache a token",
                      fmt::format("{} bytes in bf16 ({} numbers in each of {} layers); {} for {} tokens",

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cerrno>
 #include <cstring>
 #include <limits>
 #include <map>
@@ -208,7 +209,9 @@ std::vector<fs::path> expand_globs(std::span<const std::string> patterns) {
   std::map<std::string, std::string> seen;  // path to the pattern that matched it
   for (const std::string& pattern : patterns) {
     glob_t matches{};
-    const int result = ::glob(pattern.c_str(), GLOB_NOSORT | GLOB_BRACE | GLOB_TILDE | GLOB_ERR, nullptr, &matches);
+    // A folder that is not there holds no match; one that cannot be read is said.
+    const auto unreadable = [](const char*, int error) { return error == ENOENT ? 0 : 1; };
+    const int result = ::glob(pattern.c_str(), GLOB_NOSORT | GLOB_BRACE | GLOB_TILDE, unreadable, &matches);
     std::vector<std::string> found(matches.gl_pathv, matches.gl_pathv + (result == 0 ? matches.gl_pathc : 0));
     ::globfree(&matches);
     if (result == GLOB_ABORTED)

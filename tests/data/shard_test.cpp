@@ -346,6 +346,8 @@ TEST(ExpandGlobs, SortsAndInsistsOnMatches) {
   Error error = error_of([&] { expand({"a.bin", "c_*.bin"}); });
   EXPECT_EQ(error.code(), ExitCode::data);
   EXPECT_TRUE(contains(error.what(), "c_*.bin")) << error.what();
+  error = error_of([&] { expand({"no_such_folder/c_*.bin"}); });
+  EXPECT_TRUE(contains(error.what(), "no file matches the data pattern")) << error.what();
   error = error_of([&] { expand({"b_*.bin", "b_1.bin"}); });
   EXPECT_EQ(error.code(), ExitCode::data);
   EXPECT_TRUE(contains(error.what(), "matches both")) << error.what();
