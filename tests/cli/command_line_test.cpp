@@ -102,10 +102,10 @@ TEST_F(CommandLine, SuggestsTheNearestWord) {
 }
 
 TEST_F(CommandLine, AFileMayBeCalledAsACommandIs) {
-  write("train", small_text());
-  const Outcome outcome = run({"tokenizer", "train", "--input", "train", "--vocab", "300", "--out", "info"});
+  write("text.txt", small_text());
+  ASSERT_EQ(run({"tokenizer", "train", "--input", "text.txt", "--vocab", "300", "--out", "train"}).code, 0);
+  const Outcome outcome = run({"tokenizer", "info", "train"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
-  EXPECT_EQ(run({"tokenizer", "info", "info"}).code, 0);
 }
 
 TEST_F(CommandLine, SaysWhenItsOutputCannotBeWritten) {
