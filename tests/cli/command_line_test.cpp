@@ -103,8 +103,10 @@ TEST_F(CommandLine, SuggestsTheNearestWord) {
 
 TEST_F(CommandLine, AFileMayBeCalledAsACommandIs) {
   write("text.txt", small_text());
-  ASSERT_EQ(run({"tokenizer", "train", "--input", "text.txt", "--vocab", "300", "--out", "train"}).code, 0);
-  const Outcome outcome = run({"tokenizer", "info", "train"});
+  write("train", small_text());
+  ASSERT_EQ(run({"tokenizer", "train", "--input", "text.txt", "--vocab", "300", "--out", "info"}).code, 0);
+  EXPECT_EQ(run({"tokenizer", "info", "info"}).code, 0);
+  const Outcome outcome = run({"tokenize", "--tokenizer", "info", "--out", "eval", "text.txt", "train"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
 }
 
