@@ -90,20 +90,26 @@ TEST(Lanes, LeavesOutWhatAPartLeavesOut) {
   }
 }
 
-TEST(Lanes, RoundsRowsToElements) {
-  const std::vector<float> x = numbers<float>(23, 0), y = numbers<float>(23, 1);
-  std::vector<LaneElement<bfloat16>> row(23), pairs(23);
-  round_row<bfloat16>(x.data(), row.data(), 23);
-  if constexpr (Lanes<bfloat16>::kPerElement == 2) {
+// A template, so that it need not compile where elements are single numbers.
+template <class E>
+void check_rounding() {
+  if constexpr (std::is_same_v<E, uint32_t>) {
+    const std::vector<float> x = numbers<float>(23, 0), y = numbers<float>(23, 1);
+    std::vector<E> row(23), pairs(23);
+    round_row<bfloat16>(x.data(), row.data(), 23);
+    pair_rows(x.data(), y.data(), pairs.data(), 23);
     for (size_t i = 0; i < 23; ++i) {
       EXPECT_EQ(row[i / 2] >> (i % 2 * 16) & 0xFFFFU, bfloat16(x[i]).bits);
+      EXPECT_EQ(pairs[i], bfloat16(x[i]).bits | uint32_t{bfloat16(y[i]).bits} << 16);
     }
     EXPECT_EQ(row[11] >> 16, 0U);
-    pair_rows(x.data(), y.data(), reinterpret_cast<uint32_t*>(pairs.data()), 23);
-    for (size_t i = 0; i < 23; ++i) {
-      EXPECT_EQ(static_cast<uint32_t>(pairs[i]), bfloat16(x[i]).bits | uint32_t{bfloat16(y[i]).bits} << 16);
-    }
+  } else {
+    GTEST_SKIP() << "no bf16 dot products here";
   }
+}
+
+TEST(Lanes, RoundsRowsToElements) {
+  check_rounding<LaneElement<bfloat16>>();
 }
 
 }  // namespace
