@@ -5,6 +5,7 @@
 
 #include "ops/head_copy.h"
 #include "ops/kernel.h"
+#include "ops/narrow.h"
 #include "ops/vector.h"
 #include "tensor/parallel.h"
 
@@ -72,12 +73,6 @@ template <class T, class S>
 void widen(const T* x, S* y, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) y[i] = static_cast<S>(x[i]);
-}
-
-template <class T, class S>
-void narrow(const S* x, T* y, int64_t n) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) y[i] = static_cast<T>(x[i]);
 }
 
 // Scratch of one thread: rows of B and of a head tensor are padded with zeros to whole registers.
