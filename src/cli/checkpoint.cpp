@@ -1,6 +1,7 @@
 // t6 checkpoint: list, verify and inspect checkpoints, offline.
 #include "checkpoint/checkpoint.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "base/error.h"

@@ -6,8 +6,7 @@ namespace t6 {
 namespace {
 
 constexpr Kernel<AttentionArgs> kForward{"attention", &cpu::attention, nullptr};
-constexpr Kernel<AttentionBackwardArgs> kBackward{"attention_backward", &cpu::attention_backward,
-                                                  nullptr};
+constexpr Kernel<AttentionBackwardArgs> kBackward{"attention_backward", &cpu::attention_backward, nullptr};
 
 // Everything but the outputs.
 AttentionArgs args_for(const char* op, const Tensor& q, const Tensor& k, const Tensor& v, int64_t offset,

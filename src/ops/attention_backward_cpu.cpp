@@ -2,6 +2,8 @@
 //
 // Scores are kept transposed, [keys, rows]: then log-sum-exp and delta are vectors along a row, and the products that
 // give dv and dk read P and dS as they are.
+#include <algorithm>
+
 #include "ops/attention.h"
 #include "ops/exp2.h"
 #include "ops/head_rows.h"

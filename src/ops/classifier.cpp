@@ -102,8 +102,7 @@ void mean_loss(const MeanLossArgs& a) {
 
 namespace {
 
-constexpr Kernel<CrossEntropyArgs> kCrossEntropy{"cross_entropy", &cpu::cross_entropy,
-                                                 nullptr};
+constexpr Kernel<CrossEntropyArgs> kCrossEntropy{"cross_entropy", &cpu::cross_entropy, nullptr};
 constexpr Kernel<MeanLossArgs> kMeanLoss{"mean_loss", &cpu::mean_loss, nullptr};
 
 // Rows of n against every row of wte.

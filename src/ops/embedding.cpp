@@ -50,10 +50,8 @@ void embedding_backward(const EmbeddingBackwardArgs& a) {
 
 namespace {
 
-constexpr Kernel<EmbeddingForwardArgs> kForward{"embedding", &cpu::embedding_forward,
-                                                nullptr};
-constexpr Kernel<EmbeddingBackwardArgs> kBackward{"embedding_backward", &cpu::embedding_backward,
-                                                  nullptr};
+constexpr Kernel<EmbeddingForwardArgs> kForward{"embedding", &cpu::embedding_forward, nullptr};
+constexpr Kernel<EmbeddingBackwardArgs> kBackward{"embedding_backward", &cpu::embedding_backward, nullptr};
 
 }  // namespace
 

@@ -26,7 +26,8 @@ __device__ float turned(Load load, int d, int width, Angles angles, float direct
 
 __device__ Angles angles_of(const void* cos, const void* sin, int64_t position, int head_dim, bool rope) {
   const int64_t at = position * (head_dim / 2);
-  return rope ? Angles{static_cast<const float*>(cos) + at, static_cast<const float*>(sin) + at} : Angles{nullptr, nullptr};
+  return rope ? Angles{static_cast<const float*>(cos) + at, static_cast<const float*>(sin) + at}
+              : Angles{nullptr, nullptr};
 }
 
 // Brings A [H, R] and B [R, D] (turned, over R) of one part of a row to shared memory.
@@ -94,15 +95,17 @@ __global__ void __launch_bounds__(kThreads) factor_contraction_backward_kernel(F
 
   if (rank == 0) {
     for (int i = threadIdx.x; i < numbers; i += kThreads) {
-      const auto load = [&](int d) { return dx != nullptr ? static_cast<float>(dx[i / head_dim * head_dim + d]) : 0.0f; };
+      const auto load = [&](int d) {
+        return dx != nullptr ? static_cast<float>(dx[i / head_dim * head_dim + d]) : 0.0f;
+      };
       df[part.a + i] = static_cast<T>(turned(load, i % head_dim, head_dim, angles, -1.0f));
     }
     return;
   }
   float* a = shared;
   float* b = a + heads * rank;
-  float* d = b + rank * head_dim;   // [H, D]
-  float* db = d + numbers;          // [R, D], before it is turned back
+  float* d = b + rank * head_dim;  // [H, D]
+  float* db = d + numbers;         // [R, D], before it is turned back
   load_factors(f, part, heads, head_dim, angles, a, b);
   for (int i = threadIdx.x; i < numbers; i += kThreads) d[i] = dx != nullptr ? static_cast<float>(dx[i]) : 0.0f;
   __syncthreads();

@@ -1,5 +1,6 @@
 #include "ops/factor_decode.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "ops/exp2.h"

@@ -6,7 +6,8 @@ namespace {
 
 constexpr int kThreads = 128;
 
-// Block (x, y): row x of segment y. A thread moves the pair (i, i + width/2) of a head, or one number where nothing is rotated.
+// Block (x, y): row x of segment y. A thread moves the pair (i, i + width/2) of a head, or one number where nothing is
+// rotated.
 template <class T>
 __global__ void __launch_bounds__(kThreads) head_copy_kernel(HeadCopyArgs args) {
   using S = Accumulate<T>;

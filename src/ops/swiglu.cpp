@@ -61,8 +61,7 @@ void swiglu_backward(const SwigluBackwardArgs& a) {
 namespace {
 
 constexpr Kernel<SwigluForwardArgs> kForward{"swiglu", &cpu::swiglu_forward, nullptr};
-constexpr Kernel<SwigluBackwardArgs> kBackward{"swiglu_backward", &cpu::swiglu_backward,
-                                               nullptr};
+constexpr Kernel<SwigluBackwardArgs> kBackward{"swiglu_backward", &cpu::swiglu_backward, nullptr};
 
 }  // namespace
 

@@ -8,11 +8,11 @@
 #include "base/error.h"
 
 // Throws Error(internal) with the expression, the error's name and its text.
-#define T6_CUDA(expression)                                                                          \
-  do {                                                                                               \
-    const cudaError_t t6_status = (expression);                                                      \
-    T6_CHECK(t6_status == cudaSuccess, "{}: {} ({})", #expression, cudaGetErrorName(t6_status),      \
-             cudaGetErrorString(t6_status));                                                         \
+#define T6_CUDA(expression)                                                                     \
+  do {                                                                                          \
+    const cudaError_t t6_status = (expression);                                                 \
+    T6_CHECK(t6_status == cudaSuccess, "{}: {} ({})", #expression, cudaGetErrorName(t6_status), \
+             cudaGetErrorString(t6_status));                                                    \
   } while (false)
 
 namespace t6::cuda {
@@ -23,6 +23,8 @@ inline cudaStream_t& current_stream() {
   return stream;
 }
 
-inline unsigned blocks_for(int64_t n, int64_t per_block) { return static_cast<unsigned>((n + per_block - 1) / per_block); }
+inline unsigned blocks_for(int64_t n, int64_t per_block) {
+  return static_cast<unsigned>((n + per_block - 1) / per_block);
+}
 
 }  // namespace t6::cuda

@@ -1,6 +1,7 @@
 // What every attention kind must do: these tests iterate the list of kinds.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
