@@ -5,7 +5,6 @@
 #include <cmath>
 
 #include "base/error.h"
-
 #include "base/rng.h"
 #include "model/counts.h"
 #include "model/generate.h"
