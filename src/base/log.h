@@ -6,6 +6,7 @@
 #include <spdlog/spdlog.h>
 
 #include <filesystem>
+#include <string_view>
 
 namespace t6::log {
 
@@ -17,6 +18,9 @@ bool quiet();  // as start() was told
 // From now on also appends every line, with date, to `path` (train.log of a run folder). Error(io) if it cannot be
 // opened.
 void add_file(const std::filesystem::path& path);
+
+// A line for the files alone: the error that main will say on the terminal when it ends the program.
+void error_in_files(std::string_view text);
 
 // A progress bar or other transient line owns the terminal's last line: `clear` is called before each line logged to
 // the terminal and `redraw` after it. Null functions end that.

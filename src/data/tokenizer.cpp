@@ -76,6 +76,10 @@ inline uint64_t hash_of(std::string_view bytes) {
 
 Tokenizer Tokenizer::load(const std::filesystem::path& path) {
   std::error_code error;
+  if (!std::filesystem::exists(path, error)) {
+    fail(ExitCode::data, "{}: no such tokenizer file; check the path, or make one with 't6 tokenizer train'",
+         path.string());
+  }
   const uint64_t size = std::filesystem::is_regular_file(path, error) ? io::File::open_read(path).size() : 0;
   if (size > kMaxFileBytes) {
     fail(ExitCode::data, "{}: expected a .tiktoken rank file of at most {} bytes, got {}", path.string(), kMaxFileBytes,

@@ -25,8 +25,8 @@ class Tokenizer {
   static constexpr std::string_view kEndOfText = "<|endoftext|>";
 
   // Reads a rank file: lines of "<base64 of the token's bytes> <rank>\n", ranks 0..n-1 in any order, each once, no
-  // token twice, all 256 single bytes among them. Error(data) with file and line for anything else; Error(io) when
-  // unreadable.
+  // token twice, all 256 single bytes among them. Error(data) with file and line for anything else, or when it is
+  // missing; Error(io) when unreadable.
   static Tokenizer load(const std::filesystem::path& path);
   // The same from memory; `name` stands for the file in messages.
   static Tokenizer parse(std::string_view text, const std::string& name);

@@ -103,6 +103,10 @@ void check_trainable(const RunConfig& config, int64_t world) {
          "data.train=data/fineweb-edu/fineweb_train_*.bin");
   }
   const TrainSection& train = config.train;
+  if (train.target_loss && config.data.validation.empty()) {
+    fail(ExitCode::usage,
+         "train.target_loss: expected data.validation to measure it on, got none; add shards to evaluate on");
+  }
   if (train.global_batch % (train.micro_batch * world) == 0) return;
   const int64_t share = train.global_batch / world;
   fail(ExitCode::usage, "train.global_batch: expected a multiple of train.micro_batch x ranks = {} x {}, got {}; {}",

@@ -257,7 +257,8 @@ RunConfig run_config_from_yaml(std::string_view text, const std::string& name);
 // Every key with its value: what resolved.yaml holds and --dry-run prints. Reading it gives an equal config.
 std::string to_yaml(const RunConfig& config);
 
-// What only a training run needs: training data, a global batch that divides among `world` ranks. Error(usage).
+// What only a training run needs: training data, validation data for a target loss, a global batch that divides among
+// `world` ranks. Error(usage).
 void check_trainable(const RunConfig& config, int64_t world);
 
 // Every key: type, range, default, meaning; then what preset official changes.

@@ -3,18 +3,21 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <csignal>
 
 namespace t6::train {
 namespace {
 
 constexpr std::array kSignals{SIGINT, SIGTERM, SIGUSR1};
-volatile std::sig_atomic_t stop_signal = 0;
+// Any thread may be the one that takes a signal.
+std::atomic<int> stop_signal = 0;
+static_assert(std::atomic<int>::is_always_lock_free);
 std::array<struct sigaction, kSignals.size()> previous;
 
 extern "C" void on_stop_signal(int number) {
-  if (stop_signal != 0) _exit(128 + number);
-  stop_signal = number;
+  int none = 0;
+  if (!stop_signal.compare_exchange_strong(none, number)) _exit(128 + number);
 }
 
 }  // namespace

@@ -7,14 +7,15 @@
 
 #include "base/error.h"
 #include "base/format.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/progress.h"
 #include "data/tokenizer.h"
 #include "model/counts.h"
+#include "ops/global_norm.h"
 #include "ops/matmul.h"
 #include "train/environment.h"
 #include "train/schedule.h"
-#include "train/training_state.h"
 
 namespace t6::train {
 namespace {
@@ -65,6 +66,15 @@ Trainer::Trainer(const RunConfig& config, std::span<const std::string> arguments
     : config_(checked(config)), folder_(RunFolder::open(config.run.dir)), started_(now()), model_(config.model) {
   if (config_.run.threads > 0) omp_set_num_threads(static_cast<int>(config_.run.threads));
   folder_.start_log();
+  try {
+    prepare(arguments);
+  } catch (const std::exception& error) {
+    log::error_in_files(error.what());  // the terminal hears of it from main
+    throw;
+  }
+}
+
+void Trainer::prepare(std::span<const std::string> arguments) {
   open_data();
 
   const DType compute = compute_dtype(config_);
@@ -76,16 +86,18 @@ Trainer::Trainer(const RunConfig& config, std::span<const std::string> arguments
   model_.allocate(compute);
   optimizer_.emplace(model_.parameters(), config_.optimizer);
 
+  const Json environment = describe_environment(arguments, {{"oneDNN", matmul_library_version()}});
+  facts_ = run_facts(config_, *train_shards_, environment);
   checkpoint::open_folder(folder_.paths().checkpoints());
   resume();
+  bytes_to_save_ = checkpoint::bytes_needed(state());
   checkpoint::require_space(folder_.paths().checkpoints(), state());
 
   // From here on the run is changed.
   folder_.write_config(to_yaml(config_));
-  folder_.write_environment(describe_environment(arguments, {{"oneDNN", matmul_library_version()}}));
-  const auto resumed = resumed_from_ > 0 ? std::optional(resumed_from_) : std::nullopt;
-  metrics_.emplace(folder_.paths().root, resumed);
-  if (config_.logging.tensorboard) tensorboard_.emplace(folder_.paths().tensorboard(), resumed);
+  folder_.write_environment(environment);
+  metrics_.emplace(folder_.paths().root, resumed_from_);
+  if (config_.logging.tensorboard) tensorboard_.emplace(folder_.paths().tensorboard(), resumed_from_);
   result_.folder = folder_.paths().root;
 }
 
@@ -102,12 +114,9 @@ void Trainer::open_data() {
   }
 }
 
-checkpoint::State Trainer::state() {
+checkpoint::State Trainer::state() const {
   checkpoint::State state = training_state(model_.parameters(), *optimizer_);
-  state.scalars = {{"step", step_},
-                   {"tokens", tokens_seen()},
-                   {"data_hash", {consumed_.low(), consumed_.high()}},
-                   {"loss", result_.loss}};
+  state.scalars = to_scalars(position_);
   return state;
 }
 
@@ -120,11 +129,11 @@ void Trainer::resume() {
   }
   const std::optional<checkpoint::Loaded> loaded = checkpoint::load(folder, state());
   if (loaded) {
-    require_same_run(config_, loaded->facts, loaded->path);
-    step_ = resumed_from_ = last_saved_ = last_evaluated_ = loaded->step;
-    const auto& hash = loaded->scalars.at("data_hash");
-    consumed_ = data::TokenHash(hash.at(0), hash.at(1));
-    result_.loss = loaded->scalars.at("loss");
+    require_same_run(config_, facts_, *loaded);
+    position_ = position_of(*loaded);
+    resumed_from_ = last_saved_ = position_.step;
+    result_.loss = position_.loss;
+    if (position_.validation) result_.validation_loss = position_.validation->loss;
     model_.parameters().refresh_compute();
     log::info("resumed from {}", loaded->path.string());
   } else {
@@ -139,7 +148,7 @@ void Trainer::resume() {
       *train_shards_,
       data::Sampler(config_.data.sampling, static_cast<uint64_t>(config_.run.seed),
                     static_cast<uint64_t>(config_.model.context), train_shards_->token_counts()),
-      plan, static_cast<uint64_t>(step_), consumed_,
+      plan, static_cast<uint64_t>(position_.step), position_.consumed,
       data::LoaderOptions{.depth = static_cast<uint32_t>(config_.data.prefetch),
                           .threads = static_cast<uint32_t>(config_.data.readers)});
 }
@@ -151,7 +160,7 @@ MicroBatch Trainer::next_batch() {
 }
 
 uint64_t Trainer::tokens_seen() const {
-  return static_cast<uint64_t>(step_) * static_cast<uint64_t>(config_.train.global_batch * config_.model.context);
+  return static_cast<uint64_t>(position_.step * config_.train.global_batch * config_.model.context);
 }
 
 double Trainer::seconds_since_start() const {
@@ -169,130 +178,174 @@ StepMetrics Trainer::step() {
   if (!std::isfinite(gradient.loss) || !std::isfinite(gradient.grad_norm)) {
     fail(ExitCode::numeric,
          "step {}: loss {} and gradient norm {} are not both finite; nothing of it was applied. The checkpoints in {} "
-         "are "
-         "intact: resume with a lower optimizer.lr or a smaller optimizer.clip_norm",
-         step_ + 1, gradient.loss, gradient.grad_norm, folder_.paths().checkpoints().string());
+         "are intact: resume with a lower optimizer.lr or a smaller optimizer.clip_norm",
+         position_.step + 1, gradient.loss, gradient.grad_norm, folder_.paths().checkpoints().string());
   }
-  const double lr = learning_rate(config_.optimizer, config_.schedule, config_.train.steps, step_);
-  optimizer_->step(step_ + 1, lr, gradient.clip);
-  ++step_;
-  consumed_ = loader_->consumed();
-  result_.loss = gradient.loss;
+  const double lr = learning_rate(config_.optimizer, config_.schedule, config_.train.steps, position_.step);
+  optimizer_->step(position_.step + 1, lr, gradient.clip);
+  ++position_.step;
+  position_.tokens = tokens_seen();
+  position_.consumed = loader_->consumed();
+  position_.loss = result_.loss = gradient.loss;
 
   const double seconds = now() - begin;
-  const double rate = static_cast<double>(config_.train.global_batch * config_.model.context) / seconds;
   StepMetrics metrics;
-  metrics.step = step_;
+  metrics.step = position_.step;
   metrics.steps = config_.train.steps;
   metrics.loss = gradient.loss;
   metrics.lr = lr;
   metrics.grad_norm = gradient.grad_norm;
   metrics.clip = gradient.clip;
-  metrics.tokens_seen = tokens_seen();
-  metrics.data_hash = consumed_.hex();
+  metrics.tokens_seen = position_.tokens;
+  metrics.data_hash = position_.consumed.hex();
   metrics.step_ms = seconds * 1000;
-  metrics.tokens_per_second = rate;
+  metrics.tokens_per_second = static_cast<double>(config_.train.global_batch * config_.model.context) / seconds;
   metrics.memory_bytes = memory::usage().peak;
-  const double pace = seconds_since_start() / static_cast<double>(step_ - resumed_from_);
-  metrics.eta_seconds = pace * static_cast<double>(config_.train.steps - step_);
+  const double pace = seconds_since_start() / static_cast<double>(position_.step - resumed_from_.value_or(0));
+  metrics.eta_seconds = pace * static_cast<double>(config_.train.steps - position_.step);
+  slowest_step_ = std::max(slowest_step_, seconds);
   return metrics;
 }
 
 void Trainer::report(const StepMetrics& metrics) {
   metrics_->train(metrics);
-  if (!due(config_.logging.every) && step_ != resumed_from_ + 1 && step_ != config_.train.steps) return;
+  const bool first = metrics.step == resumed_from_.value_or(0) + 1, last = metrics.step == config_.train.steps;
+  if (!due(config_.logging.every, metrics.step) && !first && !last) return;
   log::info("{}", console_line(metrics));
   if (tensorboard_) tensorboard_->train(metrics);
 }
 
+// Before the first step, as often as the config says, and after the last step. Always before the checkpoint of the same
+// step, so that a checkpoint says that all of its step is done.
+bool Trainer::evaluation_due(int64_t step) const {
+  if (!validation_shards_) return false;
+  return step == 0 || step == config_.train.steps || due(config_.evaluation.every, step);
+}
+
 void Trainer::evaluate() {
-  if (!validation_shards_ || last_evaluated_ == step_) return;
   const double begin = now();
   const Evaluation evaluation =
       train::evaluate(model_, *validation_shards_, validation_windows_, config_.train.micro_batch);
   if (!std::isfinite(evaluation.loss)) {
-    fail(ExitCode::numeric, "the validation loss after step {} is {}", step_, evaluation.loss);
+    fail(ExitCode::numeric, "the validation loss after step {} is {}; the checkpoints in {} are intact", position_.step,
+         evaluation.loss, folder_.paths().checkpoints().string());
   }
-  const ValidationMetrics metrics{.step = step_,
+  const double seconds = now() - begin;
+  const ValidationMetrics metrics{.step = position_.step,
                                   .loss = evaluation.loss,
-                                  .tokens_seen = tokens_seen(),
+                                  .tokens_seen = position_.tokens,
                                   .validation_tokens = evaluation.tokens,
-                                  .ms = (now() - begin) * 1000};
+                                  .ms = seconds * 1000};
   metrics_->validation(metrics);
   log::info("{}", console_line(metrics));
   if (tensorboard_) tensorboard_->validation(metrics);
-  last_evaluated_ = step_;
+  slowest_evaluation_ = std::max(slowest_evaluation_, seconds);
+  position_.validation = {.step = position_.step, .loss = evaluation.loss};
   result_.validation_loss = evaluation.loss;
-  if (step_ == 0) result_.first_validation_loss = evaluation.loss;
+  if (position_.step == 0) result_.first_validation_loss = evaluation.loss;
 }
 
-// A save that fails leaves the older checkpoints and lets the run go on; three in a row end it.
-void Trainer::save() {
-  if (last_saved_ == step_) return;
-  metrics_->sync();
+// The loss log reaches the disk before the checkpoint gets its name.
+void Trainer::save_now() {
+  if (!std::isfinite(sum_of_squares({model_.parameters().master()}).item())) {
+    fail(
+        ExitCode::numeric,
+        "parameters after step {} are not finite, so they are not saved. The checkpoints in {} are intact: resume with "
+        "a lower optimizer.lr or a smaller optimizer.clip_norm",
+        position_.step, folder_.paths().checkpoints().string());
+  }
+  const double begin = now();
+  const std::filesystem::path folder = folder_.paths().checkpoints();
+  const checkpoint::State state = this->state();
+  checkpoint::require_space(folder, state);
   try {
-    const checkpoint::SaveOptions options{.retention = {.keep_last = static_cast<int>(config_.checkpoint.keep_last),
-                                                        .keep_every = config_.checkpoint.keep_every},
-                                          .facts = run_facts(config_)};
-    const checkpoint::Saved saved = checkpoint::save(folder_.paths().checkpoints(), step_, state(), options);
-    for (const std::string& warning : saved.warnings) log::warn("{}", warning);
-    metrics_->process_event(step_, "checkpoint", {{"bytes", saved.bytes}});
-    last_saved_ = step_;
+    metrics_->sync();
+  } catch (const Error& error) {
+    fail(error.code(), "{}; the checkpoint, which comes after it, needs {} bytes, and {} are free", error.what(),
+         checkpoint::bytes_needed(state), io::free_bytes(folder));
+  }
+  const checkpoint::SaveOptions options{.retention = {.keep_last = static_cast<int>(config_.checkpoint.keep_last),
+                                                      .keep_every = config_.checkpoint.keep_every},
+                                        .facts = facts_};
+  const checkpoint::Saved saved = checkpoint::save(folder, position_.step, state, options);
+  metrics_->process_event(position_.step, "checkpoint", {{"bytes", saved.bytes}});
+  slowest_save_ = std::max(slowest_save_, now() - begin);
+}
+
+// A save that fails leaves the older checkpoints and lets the run go on; three in a row end it, as does the last one.
+void Trainer::save(bool last) {
+  if (last_saved_ == position_.step) return;
+  try {
+    save_now();
+    last_saved_ = position_.step;
     failed_saves_ = 0;
   } catch (const Error& error) {
-    if (error.code() != ExitCode::io || ++failed_saves_ >= kMaxFailedSaves) throw;
-    log::error("step {} was not saved ({} of {} failures in a row end the run): {}", step_, failed_saves_,
+    if (error.code() != ExitCode::io) throw;
+    log::error("step {} was not saved ({} of {} failures in a row end the run): {}", position_.step, ++failed_saves_,
                kMaxFailedSaves, error.what());
+    if (!last && failed_saves_ < kMaxFailedSaves) return;
+    fail(ExitCode::io, "the run ends at step {}, which could not be saved; the newest checkpoint is {}: {}",
+         position_.step, last_saved_ ? fmt::format("of step {}", *last_saved_) : "not there yet", error.what());
   }
+}
+
+// What one more step and a save may take, with as much to spare. What was not measured yet is guessed on the safe side:
+// an evaluation's windows cost no more than a step's, and a disk takes 100 MB/s.
+double Trainer::seconds_to_keep() const {
+  const auto windows = static_cast<double>(validation_windows_.size());
+  const double guess = slowest_step_ * windows / static_cast<double>(config_.train.global_batch);
+  const double evaluation = slowest_evaluation_ > 0 ? slowest_evaluation_ : guess;
+  const double save = slowest_save_ > 0 ? slowest_save_ : static_cast<double>(bytes_to_save_) / 1e8;
+  return 2 * (slowest_step_ + save + (evaluation_due(position_.step + 1) ? evaluation : 0));
 }
 
 std::optional<StopReason> Trainer::stop_reason() const {
   if (signals_.received() != 0) return StopReason::signal;
-  if (step_ >= config_.train.steps) return StopReason::completed;
-  if (config_.train.target_loss && last_evaluated_ == step_ && result_.validation_loss &&
-      *result_.validation_loss <= *config_.train.target_loss) {
+  if (position_.step >= config_.train.steps) return StopReason::completed;
+  const auto& validation = position_.validation;
+  if (config_.train.target_loss && validation && validation->step == position_.step &&
+      validation->loss <= *config_.train.target_loss) {
     return StopReason::target_loss;
   }
   const auto& limit = config_.train.max_runtime;
-  if (limit && seconds_since_start() + 2 * slowest_step_ >= static_cast<double>(limit->count())) {
+  if (limit && seconds_since_start() + seconds_to_keep() >= static_cast<double>(limit->count())) {
     return StopReason::max_runtime;
   }
   return std::nullopt;
 }
 
 TrainResult Trainer::run() {
+  try {
+    return train();
+  } catch (const std::exception& error) {
+    log::error_in_files(error.what());
+    throw;
+  }
+}
+
+TrainResult Trainer::train() {
   Progress progress({.label = "train",
                      .unit = "step",
                      .total = static_cast<uint64_t>(config_.train.steps),
-                     .start = static_cast<uint64_t>(step_),
+                     .start = static_cast<uint64_t>(position_.step),
                      .plain_lines = false,
                      .summary = false});
-  metrics_->process_event(step_, resumed_from_ > 0 ? "resume" : "start", Json::object());
-  if (step_ == 0) evaluate();
+  metrics_->process_event(position_.step, resumed_from_ ? "resume" : "start", Json::object());
+  if (!resumed_from_ && evaluation_due(0)) evaluate();
 
   std::optional<StopReason> reason;
   while (!(reason = stop_reason())) {
-    const double begin = now();
     report(step());
-    if (due(config_.evaluation.every)) evaluate();
-    if (due(config_.checkpoint.every)) save();
-    slowest_step_ = std::max(slowest_step_, now() - begin);
-    progress.set(static_cast<uint64_t>(step_));
-    progress.note(fmt::format("loss {:.4f}", result_.loss));
+    if (evaluation_due(position_.step)) evaluate();
+    if (due(config_.checkpoint.every, position_.step)) save(/*last=*/false);
+    progress.set(static_cast<uint64_t>(position_.step));
+    progress.note(fmt::format("loss {:.4f}", position_.loss));
   }
   progress.finish();
-
-  if (*reason == StopReason::completed) evaluate();
-  save();
-  if (last_saved_ != step_) {
-    fail(ExitCode::io,
-         "the run ended at step {}, but its last checkpoint could not be saved; the newest one is of step {}", step_,
-         last_saved_);
-  }
-  metrics_->sync();
+  save(/*last=*/true);
   result_.reason = *reason;
   result_.signal = signals_.received();
-  result_.steps = step_;
+  result_.steps = position_.step;
   return result_;
 }
 

@@ -18,6 +18,7 @@
 #include "train/signals.h"
 #include "train/step.h"
 #include "train/tensorboard.h"
+#include "train/training_state.h"
 
 namespace t6::train {
 
@@ -28,8 +29,8 @@ struct TrainResult {
   int signal = 0;                               // for StopReason::signal
   int64_t steps = 0;                            // optimizer steps done, over all starts
   double loss = 0;                              // of the last step
-  std::optional<double> first_validation_loss;  // at step 0 of this process; empty after a resume
-  std::optional<double> validation_loss;        // the last one of this process
+  std::optional<double> first_validation_loss;  // at step 0; empty when this process did not measure it
+  std::optional<double> validation_loss;        // the last one, over all starts
   std::filesystem::path folder;
 };
 
@@ -43,22 +44,28 @@ class Trainer {
   Trainer(const RunConfig& config, std::span<const std::string> arguments);
 
   // Trains to the end or to a reason to stop, saving on the way and at the end. Error(numeric) on a non-finite loss or
-  // gradient, which is never applied.
+  // gradient, which is never applied, and on parameters that are not finite, which are never saved. Error(io) after
+  // three saves in a row that failed.
   TrainResult run();
 
  private:
+  void prepare(std::span<const std::string> arguments);
+  TrainResult train();
   void open_data();
   void resume();
   StepMetrics step();
-  void evaluate();
-  void save();
   void report(const StepMetrics& metrics);
-  bool due(int64_t every) const { return every > 0 && step_ % every == 0; }
+  void evaluate();
+  void save(bool last);
+  void save_now();
   std::optional<StopReason> stop_reason() const;
-  checkpoint::State state();
+  bool due(int64_t every, int64_t step) const { return every > 0 && step % every == 0; }
+  bool evaluation_due(int64_t step) const;
+  double seconds_since_start() const;
+  double seconds_to_keep() const;
+  checkpoint::State state() const;
   MicroBatch next_batch();
   uint64_t tokens_seen() const;
-  double seconds_since_start() const;
 
   RunConfig config_;
   RunFolder folder_;
@@ -68,16 +75,18 @@ class Trainer {
   std::optional<data::ShardSet> train_shards_, validation_shards_;
   std::vector<data::Window> validation_windows_;
   std::unique_ptr<data::Loader> loader_;
-  data::TokenHash consumed_;
   std::optional<MetricsWriter> metrics_;
   std::optional<TensorBoardWriter> tensorboard_;
   double flops_per_token_ = 0;
 
-  int64_t step_ = 0;  // steps done
-  int64_t resumed_from_ = 0;
-  int64_t last_saved_ = -1, last_evaluated_ = -1;
+  RunPosition position_;
+  std::optional<int64_t> resumed_from_;
+  std::optional<int64_t> last_saved_;
+  nlohmann::json facts_;
+  uint64_t bytes_to_save_ = 0;
   int failed_saves_ = 0;
-  double slowest_step_ = 0;  // seconds, with what follows it: evaluation and saving
+  // The slowest of this process, in seconds; 0: none yet.
+  double slowest_step_ = 0, slowest_evaluation_ = 0, slowest_save_ = 0;
   TrainResult result_;
   StopSignals signals_;
 };

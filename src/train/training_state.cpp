@@ -1,6 +1,14 @@
 #include "train/training_state.h"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+
 #include "base/error.h"
+#include "base/format.h"
+#include "base/io.h"
+#include "base/log.h"
 
 namespace t6::train {
 namespace {
@@ -18,6 +26,49 @@ void add_views(checkpoint::State& state, const ParameterStore& store, const std:
   });
 }
 
+// What the bits of a result depend on beside config and data, as "part/key" of the environment.
+constexpr std::array kDecidingFacts{"t6/commit",
+                                    "t6/compiler",
+                                    "t6/flags",
+                                    "cpu/model",
+                                    "cpu/instruction_sets",
+                                    "libraries/oneDNN",
+                                    "libraries/openmp",
+                                    "threads/omp_max_threads"};
+
+// Of the number of tokens of every shard and the first of them, in order: the same wherever and in whatever form the
+// shards lie.
+std::string fingerprint(const data::ShardSet& shards) {
+  constexpr uint64_t kFirst = 1024;
+  io::Hasher hasher;
+  for (size_t i = 0; i < shards.size(); ++i) {
+    const uint64_t count = shards[i].size();
+    std::vector<uint32_t> ids(std::min(count, kFirst));
+    shards[i].read(std::span(ids), 0);
+    hasher.update(std::as_bytes(std::span(&count, 1)));
+    hasher.update(std::as_bytes(std::span(ids)));
+  }
+  return hasher.hex();
+}
+
+std::string describe_data(const nlohmann::json& data) {
+  return fmt::format("{} shards of {} tokens", data.value("shards", uint64_t{0}),
+                     format_grouped(data.value("tokens", uint64_t{0})));
+}
+
+// "optimizer.lr: 0.0006 -> 0.0003" for every key that has a part in the numbers and differs.
+std::vector<std::string> changed_keys(const RunConfig& before, const RunConfig& now) {
+  const config::Catalogue old_values = config::catalogue(before), values = config::catalogue(now);
+  std::vector<std::string> changed;
+  for (size_t i = 0; i < std::min(values.size(), old_values.size()); ++i) {
+    const std::string path = values[i].path();
+    if (values[i].value == old_values[i].value || path == "run.dir" || path == "preset") continue;
+    if (values[i].section == "checkpoint" || values[i].section == "logging") continue;
+    changed.push_back(fmt::format("{}: {} -> {}", path, old_values[i].value, values[i].value));
+  }
+  return changed;
+}
+
 }  // namespace
 
 checkpoint::State model_state(const ParameterStore& store) {
@@ -33,8 +84,45 @@ checkpoint::State training_state(const ParameterStore& store, const AdamW& optim
   return state;
 }
 
-nlohmann::json run_facts(const RunConfig& config) {
-  return {{"config", to_yaml(config)}};
+nlohmann::json to_scalars(const RunPosition& position) {
+  nlohmann::json scalars = {{"step", position.step},
+                            {"tokens", position.tokens},
+                            {"data_hash", {position.consumed.low(), position.consumed.high()}},
+                            {"loss", position.loss}};
+  if (const auto& last = position.validation) scalars["validation"] = {{"step", last->step}, {"loss", last->loss}};
+  return scalars;
+}
+
+RunPosition position_of(const checkpoint::Loaded& loaded) {
+  try {
+    const nlohmann::json& scalars = loaded.scalars;
+    const nlohmann::json& hash = scalars.at("data_hash");
+    RunPosition position{.step = loaded.step,
+                         .tokens = scalars.at("tokens"),
+                         .consumed = data::TokenHash(hash.at(0), hash.at(1)),
+                         .loss = scalars.at("loss"),
+                         .validation = {}};
+    if (const auto last = scalars.find("validation"); last != scalars.end()) {
+      position.validation = {.step = last->at("step"), .loss = last->at("loss")};
+    }
+    return position;
+  } catch (const nlohmann::json::exception&) {
+    fail(ExitCode::checkpoint, "{} does not say where its run stands: it is not a checkpoint of t6 train",
+         loaded.path.string());
+  }
+}
+
+nlohmann::json run_facts(const RunConfig& config, const data::ShardSet& shards,
+                         const nlohmann::ordered_json& environment) {
+  nlohmann::json facts = {
+      {"config", to_yaml(config)},
+      {"data", {{"shards", shards.size()}, {"tokens", shards.total_tokens()}, {"fingerprint", fingerprint(shards)}}},
+      {"environment", nlohmann::json::object()}};
+  for (const char* name : kDecidingFacts) {
+    const nlohmann::ordered_json::json_pointer pointer(fmt::format("/{}", name));
+    if (environment.contains(pointer)) facts["environment"][name] = nlohmann::json::parse(environment[pointer].dump());
+  }
+  return facts;
 }
 
 RunConfig config_of(const nlohmann::json& facts, const std::filesystem::path& path) {
@@ -45,21 +133,45 @@ RunConfig config_of(const nlohmann::json& facts, const std::filesystem::path& pa
   return run_config_from_yaml(it->get<std::string>(), path.string() + " (config)");
 }
 
-void require_same_run(const RunConfig& config, const nlohmann::json& facts, const std::filesystem::path& path) {
-  const RunConfig saved = config_of(facts, path);
-  std::string differences;
+void require_same_run(const RunConfig& config, const nlohmann::json& facts, const checkpoint::Loaded& loaded) {
+  const RunConfig saved = config_of(loaded.facts, loaded.path);
+  const bool batches_decide =
+      config.data.sampling == data::SampleOrder::random_window || config.train.accumulation == Accumulation::sum;
+  std::vector<std::string> differences;
   auto compare = [&](const char* key, bool equal) {
-    if (!equal) differences += std::string(differences.empty() ? "" : ", ") + key;
+    if (!equal) differences.emplace_back(key);
   };
   compare("model", saved.model == config.model);
   compare("run.seed", saved.run.seed == config.run.seed);
   compare("data.sampling", saved.data.sampling == config.data.sampling);
   compare("train.global_batch", saved.train.global_batch == config.train.global_batch);
   compare("train.accumulation", saved.train.accumulation == config.train.accumulation);
+  compare("train.micro_batch", saved.train.micro_batch == config.train.micro_batch || !batches_decide);
   if (!differences.empty()) {
     fail(ExitCode::checkpoint,
          "{} was saved under another value of {}; a resumed run keeps these. Restore them, or choose another run.dir",
-         path.string(), differences);
+         loaded.path.string(), fmt::join(differences, ", "));
+  }
+  const nlohmann::json then = loaded.facts.value("data", nlohmann::json::object()), here = facts.at("data");
+  if (then != here) {
+    fail(ExitCode::checkpoint,
+         "{} was trained on other tokens than data.train names: {} then, {} now{}. Restore them, or choose another "
+         "run.dir",
+         loaded.path.string(), describe_data(then), describe_data(here),
+         describe_data(then) == describe_data(here) ? ", in another order or with another content" : "");
+  }
+  if (const std::vector<std::string> changed = changed_keys(saved, config); !changed.empty()) {
+    log::warn("the config differs from that of {}: {}", loaded.path.string(), fmt::join(changed, ", "));
+  }
+  std::vector<std::string> changed;
+  const nlohmann::json built = loaded.facts.value("environment", nlohmann::json::object());
+  for (const auto& [name, value] : facts.at("environment").items()) {
+    const nlohmann::json before = built.value(name, nlohmann::json());
+    if (before != value) changed.push_back(fmt::format("{}: {} -> {}", name, before.dump(), value.dump()));
+  }
+  if (!changed.empty()) {
+    log::warn("{} was made elsewhere, so the run may differ in its last bits from one that had gone on there: {}",
+              loaded.path.string(), fmt::join(changed, ", "));
   }
 }
 

@@ -1,10 +1,14 @@
-// What a checkpoint of a training run holds: parameters and moments under the model's names, and the facts beside them.
+// What a checkpoint of a training run holds: parameters and moments under the model's names, where the run stands, and
+// the facts that say whether another start goes on with the same run.
 #pragma once
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "checkpoint/checkpoint.h"
+#include "data/shard.h"
+#include "data/token_hash.h"
 #include "model/transformer.h"
 #include "train/optimizer.h"
 #include "train/run_config.h"
@@ -17,14 +21,38 @@ checkpoint::State model_state(const ParameterStore& store);
 // The same and adamw/m/<name>, adamw/v/<name>. store and optimizer must outlive it.
 checkpoint::State training_state(const ParameterStore& store, const AdamW& optimizer);
 
-// The resolved config and what made it, for SaveOptions::facts.
-nlohmann::json run_facts(const RunConfig& config);
+// Where a run stands: the scalars of its checkpoint.
+struct RunPosition {
+  struct Validation {
+    int64_t step = 0;
+    double loss = 0;  // nats a token
+  };
+  int64_t step = 0;  // updates done
+  uint64_t tokens = 0;
+  data::TokenHash consumed;              // of these tokens
+  double loss = 0;                       // of the last step
+  std::optional<Validation> validation;  // the last one
+};
+nlohmann::json to_scalars(const RunPosition& position);
+// Error(checkpoint) when they are not those of a training run.
+RunPosition position_of(const checkpoint::Loaded& loaded);
+
+// For SaveOptions::facts: the resolved config; number, tokens and fingerprint of the training shards; what the bits of
+// a result depend on in `environment` (of describe_environment): build, processor, libraries, threads.
+nlohmann::json run_facts(const RunConfig& config, const data::ShardSet& shards,
+                         const nlohmann::ordered_json& environment);
 
 // The config a checkpoint was saved under. Error(checkpoint) when the facts hold none.
 RunConfig config_of(const nlohmann::json& facts, const std::filesystem::path& path);
 
-// A resumed run goes on with the same model, data order and update rule: Error(checkpoint) naming each key that decides
-// these and differs. Keys that only lengthen, report or place a run may change.
-void require_same_run(const RunConfig& config, const nlohmann::json& facts, const std::filesystem::path& path);
+// Compares the facts of this start with those of the checkpoint it would go on from.
+//   must be equal      the model, run.seed, data.sampling, train.global_batch, train.accumulation, the training tokens
+//                      shard by shard (not where they lie); train.micro_batch where it decides what is drawn or how
+//                      gradients are scaled (random_window, accumulation sum): Error(checkpoint) naming what differs
+//   may change, said   every other key that has a part in the numbers (steps, optimizer, schedule, precision, ...),
+//   build,
+//                      processor, libraries and threads: a warning with old and new values
+//   may change         run.dir, checkpoint, logging
+void require_same_run(const RunConfig& config, const nlohmann::json& facts, const checkpoint::Loaded& loaded);
 
 }  // namespace t6::train

@@ -1,0 +1,196 @@
+#include "run_support.h"
+
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "base/rng.h"
+
+namespace t6::test {
+
+using data::testing::read_file;
+using data::testing::write_file;
+
+namespace {
+
+constexpr const char* kConfig = R"(
+model:
+  attention: tpa
+  layers: 1
+  width: 32
+  heads: 2
+  head_width: 8
+  vocab_size: 64
+  context: 32
+  tpa: {rank_q: 2, rank_k: 1, rank_v: 1}
+data:
+  train: [train_*.bin]
+  validation: [val_*.bin]
+train:
+  steps: 60
+  global_batch: 4
+  micro_batch: 2
+optimizer: {lr: 1.0e-2, min_lr: 1.0e-3}
+schedule: {kind: cosine, warmup_steps: 5}
+evaluation: {every: 15, windows: 8}
+checkpoint: {every: 5, keep_last: 3}
+logging: {every: 20}
+)";
+
+}  // namespace
+
+std::vector<uint32_t> learnable_ids(size_t count, uint32_t vocabulary, uint32_t salt) {
+  constexpr uint32_t kWord = 4;
+  const uint32_t words = vocabulary / kWord;
+  const Philox random(salt, RngPurpose::test);
+  std::vector<uint32_t> ids;
+  uint32_t word = 0;
+  for (uint64_t i = 0; ids.size() < count; ++i) {
+    for (uint32_t k = 0; k < kWord; ++k) ids.push_back(word * kWord + k);
+    word = (word * 5 + 1 + static_cast<uint32_t>(random.below(i, 2))) % words;
+  }
+  ids.resize(count);
+  return ids;
+}
+
+double unigram_entropy(const std::vector<uint32_t>& ids) {
+  std::map<uint32_t, double> counts;
+  for (const uint32_t id : ids) counts[id] += 1;
+  double entropy = 0;
+  for (const auto& [id, n] : counts) {
+    const double p = n / static_cast<double>(ids.size());
+    entropy -= p * std::log(p);
+  }
+  return entropy;
+}
+
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+void sleep_for(double seconds) {
+  std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
+}
+
+RunTest::RunTest() {
+  write_file(folder() / "train_000001.bin", data::testing::bin16(learnable_ids(2000, kVocabulary, 1)));
+  write_file(folder() / "train_000002.bin", data::testing::bin16(learnable_ids(1500, kVocabulary, 2)));
+  write_file(folder() / "val_000000.bin", data::testing::bin16(learnable_ids(600, kVocabulary, 3)));
+  write_file(folder() / "config.yaml", kConfig);
+}
+
+pid_t RunTest::start(const std::string& run, const Overrides& overrides, const Environment& environment, bool driver) {
+  std::vector<std::string> arguments{"train", "--config", "config.yaml", "run.dir=" + run};
+  arguments.insert(arguments.end(), overrides.begin(), overrides.end());
+  return start_program(arguments, environment, driver);
+}
+
+pid_t RunTest::start_program(const std::vector<std::string>& arguments, const Environment& environment, bool driver) {
+  const char* program = driver ? T6_DRIVER : T6_PROGRAM;
+  std::vector<char*> argv{const_cast<char*>(program)};
+  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+  started_ = seconds_now();
+  const pid_t child = ::fork();
+  if (child != 0) return child;
+  const auto redirect = [&](int to, const char* path, int flags) {
+    const int file = ::open(path, flags, 0644);
+    if (file < 0 || ::dup2(file, to) < 0) ::_exit(99);
+  };
+  if (::chdir(folder().c_str()) != 0) ::_exit(99);
+  redirect(0, "/dev/null", O_RDONLY);
+  redirect(1, "/dev/null", O_WRONLY);
+  redirect(2, ".stderr", O_WRONLY | O_CREAT | O_TRUNC);
+  ::setenv("OMP_WAIT_POLICY", "passive", 1);
+  for (const auto& [name, value] : environment) ::setenv(name.c_str(), value.c_str(), 1);
+  ::execv(program, argv.data());
+  ::_exit(99);
+}
+
+Outcome RunTest::finish(pid_t child) {
+  Outcome outcome;
+  int status = 0;
+  rusage usage{};
+  EXPECT_EQ(::wait4(child, &status, 0, &usage), child);
+  outcome.seconds = seconds_now() - started_;
+  outcome.signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+  outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + outcome.signal;
+  outcome.peak_kib = usage.ru_maxrss;
+  outcome.err = read_file(folder() / ".stderr");
+  return outcome;
+}
+
+int64_t RunTest::newest_step(const std::string& run) const {
+  const std::vector<checkpoint::Entry> entries = checkpoint::list(checkpoints(run));
+  return entries.empty() ? -1 : entries.back().step;
+}
+
+std::string RunTest::metrics(const std::string& run) const {
+  return read_file(run_folder(run) / "metrics.jsonl");
+}
+
+int64_t RunTest::last_logged(const std::string& run) const {
+  std::istringstream lines(metrics(run));
+  int64_t step = -1;
+  for (std::string line; std::getline(lines, line);) {
+    const auto json = nlohmann::json::parse(line, nullptr, false);
+    if (json.is_object() && json.contains("step")) step = json["step"].get<int64_t>();  // else: torn by a kill
+  }
+  return step;
+}
+
+void RunTest::expect_checkpoints_intact(const std::string& run) const {
+  const std::vector<checkpoint::Entry> entries = checkpoint::list(checkpoints(run));
+  for (const checkpoint::Entry& entry : entries) EXPECT_EQ(entry.damage, "") << entry.path;
+  if (entries.empty()) return;
+  for (const checkpoint::Verified& one : checkpoint::verify(checkpoints(run))) EXPECT_EQ(one.damage, "") << one.path;
+}
+
+fs::path RunTest::payload(const std::string& run, int64_t step) const {
+  return checkpoints(run) / fmt::format("step-{:08}", step) / "rank-00000.h5";
+}
+
+void RunTest::expect_equal_runs(const std::string& run, const std::string& reference, int64_t step) const {
+  const std::string expected = metrics(reference);
+  EXPECT_FALSE(expected.empty());
+  EXPECT_EQ(metrics(run), expected);
+  const std::string bytes = read_file(payload(reference, step));
+  EXPECT_FALSE(bytes.empty());
+  EXPECT_TRUE(read_file(payload(run, step)) == bytes) << "weights or optimizer state differ at step " << step;
+  const auto scalars = [&](const std::string& name) {
+    return nlohmann::json::parse(read_file(manifest(name, step)), nullptr, false).value("scalars", nlohmann::json());
+  };
+  EXPECT_TRUE(scalars(reference).is_object());
+  EXPECT_EQ(scalars(run), scalars(reference));
+}
+
+std::map<std::string, std::string> RunTest::snapshot(const std::string& run) const {
+  std::map<std::string, std::string> files;
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(run_folder(run))) {
+    const std::string name = fs::relative(entry.path(), run_folder(run)).string();
+    if (name == "train.log" || name == "run.lock") continue;
+    files[name] = entry.is_regular_file() ? read_file(entry.path()) : "";
+  }
+  return files;
+}
+
+::testing::AssertionResult contains(const std::string& text, const std::string& part) {
+  if (text.find(part) != std::string::npos) return ::testing::AssertionSuccess();
+  return ::testing::AssertionFailure() << "no \"" << part << "\" in:\n" << text;
+}
+
+void flip_byte(const fs::path& path, uint64_t offset) {
+  std::string bytes = read_file(path);
+  ASSERT_LT(offset, bytes.size());
+  bytes[offset] = static_cast<char>(bytes[offset] ^ 0x10);
+  write_file(path, bytes);
+}
+
+}  // namespace t6::test

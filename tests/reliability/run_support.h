@@ -1,0 +1,95 @@
+// Whole training runs of a tiny model as child processes: shards, config, starting, killing, comparing.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <sys/types.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "data/shard_files.h"
+
+namespace t6::test {
+
+namespace fs = std::filesystem;
+
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool kSanitized = true;
+#else
+inline constexpr bool kSanitized = false;
+#endif
+
+struct Outcome {
+  int code = -1;   // exit code; 128 + n when signal n ended the process
+  int signal = 0;  // that signal
+  std::string err;
+  double seconds = 0;
+  long peak_kib = 0;  // resident
+};
+
+using Environment = std::map<std::string, std::string>;
+using Overrides = std::vector<std::string>;
+
+// The ids of a text that a small model can learn: words of four ids, the next word drawn from two.
+std::vector<uint32_t> learnable_ids(size_t count, uint32_t vocabulary, uint32_t salt);
+// Of the ids as they are, in nats a token.
+double unigram_entropy(const std::vector<uint32_t>& ids);
+
+double seconds_now();
+void sleep_for(double seconds);
+
+class RunTest : public ::testing::Test {
+ protected:
+  static constexpr int64_t kSteps = 60, kInterval = 5;
+  static constexpr uint32_t kVocabulary = 64;
+
+  // Two training shards, one to validate on, config.yaml: one layer of width 32, 60 steps, a checkpoint every 5.
+  RunTest();
+
+  const fs::path& folder() const { return folder_.path(); }
+  fs::path run_folder(const std::string& run) const { return folder() / run; }
+  fs::path checkpoints(const std::string& run) const { return folder() / run / "checkpoints"; }
+
+  // Starts the program (with `driver` the one with faults) on config.yaml with run.dir set to `run`.
+  pid_t start(const std::string& run, const Overrides& overrides = {}, const Environment& environment = {},
+              bool driver = false);
+  // Starts the program with exactly these arguments.
+  pid_t start_program(const std::vector<std::string>& arguments, const Environment& environment = {},
+                      bool driver = false);
+  Outcome finish(pid_t child);
+  Outcome train(const std::string& run, const Overrides& overrides = {}) { return finish(start(run, overrides)); }
+  Outcome drive(const std::string& run, const Environment& environment, const Overrides& overrides = {}) {
+    return finish(start(run, overrides, environment, true));
+  }
+  Outcome program(const std::vector<std::string>& arguments) { return finish(start_program(arguments)); }
+
+  // Step of the newest checkpoint, -1 for none.
+  int64_t newest_step(const std::string& run) const;
+  // Step of the last line of metrics.jsonl, -1 for none.
+  int64_t last_logged(const std::string& run) const;
+  std::string metrics(const std::string& run) const;
+  // Every checkpoint that is listed is complete and its bytes verify.
+  void expect_checkpoints_intact(const std::string& run) const;
+  // Weights, optimizer state, position and metrics.jsonl are those of `reference`, byte for byte.
+  void expect_equal_runs(const std::string& run, const std::string& reference, int64_t step = kSteps) const;
+  // Every file below the run folder with its content, but for train.log and run.lock.
+  std::map<std::string, std::string> snapshot(const std::string& run) const;
+
+  fs::path payload(const std::string& run, int64_t step) const;
+  fs::path manifest(const std::string& run, int64_t step) const {
+    return payload(run, step).parent_path() / "manifest.json";
+  }
+
+ private:
+  data::testing::TempFolder folder_;
+  double started_ = 0;
+};
+
+::testing::AssertionResult contains(const std::string& text, const std::string& part);
+void flip_byte(const fs::path& path, uint64_t offset);
+
+}  // namespace t6::test
