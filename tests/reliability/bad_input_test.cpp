@@ -1,4 +1,5 @@
 // R17, R18 and the other mistakes of users, through the program: one clear message, the right exit code, nothing lost.
+#include <algorithm>
 #include <functional>
 #include <regex>
 
