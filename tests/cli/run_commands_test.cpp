@@ -137,7 +137,7 @@ TEST_F(RunCommands, BadOptionsOfGenerateExit2) {
   }
   expect_refused({"generate", "runs/tiny", "--prompt", "a", "--prompt-file", "b"}, 2, {"--prompt"});
   expect_refused({"generate", "runs/tiny", "--prompt-file", "missing.txt"}, 6, {"missing.txt"});
-  expect_refused({"generate", "runs/tiny", "--tokenizer", "missing.tiktoken"}, 6, {"missing.tiktoken"});
+  expect_refused({"generate", "runs/tiny", "--tokenizer", "missing.tiktoken"}, 3, {"missing.tiktoken"});
 }
 
 TEST_F(RunCommands, ConfigErrorsComeTogetherAtOnceAndBeforeAnythingLarge) {

@@ -89,10 +89,10 @@ TEST_F(TokenizeCommands, ExitCodesOfBadInput) {
   refused({"tokenize", "--tokenizer", "t.tiktoken", "--out", "x", "blank.txt"}, 3, "");
   refused({"tokenize", "--tokenizer", "t.tiktoken", "--out", "x", "bad.jsonl"}, 3, "bad.jsonl:2");
   refused({"tokenize", "--tokenizer", "bad.tiktoken", "--out", "x", "text.txt"}, 3, "bad.tiktoken");
-  refused({"tokenize", "--tokenizer", "missing.tiktoken", "--out", "x", "text.txt"}, 6, "missing.tiktoken");
+  refused({"tokenize", "--tokenizer", "missing.tiktoken", "--out", "x", "text.txt"}, 3, "missing.tiktoken");
   refused({"tokenize", "--tokenizer", "t.tiktoken", "--out", "x", "text.txt", "--separator", "\\q"}, 2, "--separator");
   refused({"tokenize", "--tokenizer", "t.tiktoken", "--out", "x/", "text.txt"}, 2, "--out");
-  refused({"tokenizer", "info", "missing.tiktoken"}, 6, "missing.tiktoken");
+  refused({"tokenizer", "info", "missing.tiktoken"}, 3, "missing.tiktoken");
 }
 
 TEST_F(TokenizeCommands, BenchPrintsOneJsonDocument) {
