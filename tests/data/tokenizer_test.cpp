@@ -252,7 +252,7 @@ TEST(RankFile, LoadChecksTheSizeAndSaysWhatIsWrongWithThePath) {
     Tokenizer::load(path);
     FAIL();
   } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ExitCode::io);
+    EXPECT_EQ(error.code(), ExitCode::data);
   }
 }
 
