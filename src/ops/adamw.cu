@@ -39,8 +39,7 @@ void adamw(const AdamWArgs& a) {
                         static_cast<float>(1 / std::sqrt(1 - std::pow(a.beta2, step))),
                         static_cast<float>(a.eps),
                         static_cast<float>(a.gradient_scale)};
-  adamw_kernel<<<blocks_for(a.count, kThreads), kThreads, 0, current_stream()>>>(a, factors);
-  T6_CUDA(cudaGetLastError());
+  launch(&adamw_kernel, {blocks_for(a.count, kThreads), kThreads}, a, factors);
 }
 
 }  // namespace t6::cuda

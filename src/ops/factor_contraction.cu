@@ -46,7 +46,7 @@ __device__ void load_factors(const T* row, const FactorPart& part, int heads, in
 // Block (x, y): part y of token x.
 template <class T>
 __global__ void __launch_bounds__(kThreads) factor_contraction_kernel(FactorContractionArgs args) {
-  extern __shared__ float shared[];
+  float* shared = dynamic_shared<float>();
   const FactorLayout& layout = args.layout;
   const FactorPart part = blockIdx.y == 0 ? layout.q : blockIdx.y == 1 ? layout.k : layout.v;
   const int heads = static_cast<int>(layout.heads), head_dim = static_cast<int>(layout.head_dim);
@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(kThreads) factor_contraction_kernel(FactorCont
 // Block (x, y): part y of token x. dA is a dot product a warp, dB a sum over heads a thread.
 template <class T>
 __global__ void __launch_bounds__(kThreads) factor_contraction_backward_kernel(FactorContractionBackwardArgs args) {
-  extern __shared__ float shared[];
+  float* shared = dynamic_shared<float>();
   const FactorLayout& layout = args.layout;
   const FactorPart part = blockIdx.y == 0 ? layout.q : blockIdx.y == 1 ? layout.k : layout.v;
   const int heads = static_cast<int>(layout.heads), head_dim = static_cast<int>(layout.head_dim);
@@ -138,13 +138,9 @@ size_t shared_bytes(const FactorLayout& layout, bool backward) {
   return static_cast<size_t>(factors + gradients) * sizeof(float);
 }
 
-template <class Function, class Args>
-void launch(Function* kernel, const Args& args, bool backward) {
-  const size_t bytes = shared_bytes(args.layout, backward);
-  T6_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
-  const dim3 grid(static_cast<unsigned>(args.rows), 3);
-  kernel<<<grid, kThreads, bytes, current_stream()>>>(args);
-  T6_CUDA(cudaGetLastError());
+template <class Args>
+LaunchShape shape_of(const Args& args, bool backward) {
+  return {dim3(static_cast<unsigned>(args.rows), 3), kThreads, shared_bytes(args.layout, backward)};
 }
 
 }  // namespace
@@ -153,9 +149,9 @@ void factor_contraction(const FactorContractionArgs& args) {
   if (args.rows == 0) return;
   T6_CHECK(args.dtype != DType::f64, "factor_contraction: f64 is not built for cuda");
   if (args.dtype == DType::bf16) {
-    launch(&factor_contraction_kernel<bfloat16>, args, false);
+    launch(&factor_contraction_kernel<bfloat16>, shape_of(args, false), args);
   } else {
-    launch(&factor_contraction_kernel<float>, args, false);
+    launch(&factor_contraction_kernel<float>, shape_of(args, false), args);
   }
 }
 
@@ -166,9 +162,9 @@ void factor_contraction_backward(const FactorContractionBackwardArgs& args) {
   T6_CUDA(cudaMemsetAsync(args.df, 0, static_cast<size_t>(args.rows * args.layout.width) * size_of(args.dtype),
                           current_stream()));
   if (args.dtype == DType::bf16) {
-    launch(&factor_contraction_backward_kernel<bfloat16>, args, true);
+    launch(&factor_contraction_backward_kernel<bfloat16>, shape_of(args, true), args);
   } else {
-    launch(&factor_contraction_backward_kernel<float>, args, true);
+    launch(&factor_contraction_backward_kernel<float>, shape_of(args, true), args);
   }
 }
 

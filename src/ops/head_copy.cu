@@ -50,11 +50,10 @@ void head_copy(const HeadCopyArgs& args) {
   T6_CHECK(args.dtype != DType::f64, "head_copy: f64 is not built for cuda");
   const dim3 grid(static_cast<unsigned>(args.rows), static_cast<unsigned>(args.count));
   if (args.dtype == DType::bf16) {
-    head_copy_kernel<bfloat16><<<grid, kThreads, 0, current_stream()>>>(args);
+    launch(&head_copy_kernel<bfloat16>, {grid, kThreads}, args);
   } else {
-    head_copy_kernel<float><<<grid, kThreads, 0, current_stream()>>>(args);
+    launch(&head_copy_kernel<float>, {grid, kThreads}, args);
   }
-  T6_CUDA(cudaGetLastError());
 }
 
 }  // namespace t6::cuda

@@ -1,9 +1,9 @@
 // Sums over a warp and a block, in a fixed order.
 #pragma once
 
-namespace t6::cuda {
+#include "tensor/cuda.h"
 
-constexpr int kWarp = 32;
+namespace t6::cuda {
 
 template <class T>
 __device__ inline T warp_sum(T value) {

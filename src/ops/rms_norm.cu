@@ -98,20 +98,18 @@ void dispatch(const char* op, DType x, DType y, F&& f) {
 void rms_norm_forward(const RmsNormForwardArgs& a) {
   if (a.rows == 0) return;
   dispatch("rms_norm", a.x_dtype, a.y_dtype, [&]<class X, class Y>(X, Y) {
-    rms_norm_forward_kernel<X, Y><<<static_cast<unsigned>(a.rows), kThreads, 0, current_stream()>>>(a);
+    launch(&rms_norm_forward_kernel<X, Y>, {static_cast<unsigned>(a.rows), kThreads}, a);
   });
-  T6_CUDA(cudaGetLastError());
 }
 
 void rms_norm_backward(const RmsNormBackwardArgs& a) {
   if (a.rows == 0) return;
   dispatch("rms_norm_backward", a.x_dtype, a.y_dtype, [&]<class X, class Y>(X, Y) {
-    rms_norm_backward_kernel<X, Y><<<static_cast<unsigned>(a.rows), kThreads, 0, current_stream()>>>(a);
+    launch(&rms_norm_backward_kernel<X, Y>, {static_cast<unsigned>(a.rows), kThreads}, a);
     if (a.dweight != nullptr && a.dy != nullptr) {
-      rms_norm_weight_kernel<X, Y><<<blocks_for(a.width, kThreads), kThreads, 0, current_stream()>>>(a);
+      launch(&rms_norm_weight_kernel<X, Y>, {blocks_for(a.width, kThreads), kThreads}, a);
     }
   });
-  T6_CUDA(cudaGetLastError());
 }
 
 }  // namespace t6::cuda

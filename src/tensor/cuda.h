@@ -1,9 +1,13 @@
-// What .cu files share: checked runtime calls, the current stream, launch helpers.
+// What .cu files share: checked runtime calls, the current stream, kernel launches. Included by .cu files alone.
+//
+// Kernels are launched by launch() and take dynamic shared memory from dynamic_shared(), never by <<<>>> and extern
+// arrays: so the same files also compile as C++ against the emulated device of tests/cuda_emulation.
 #pragma once
 
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "base/error.h"
 
@@ -17,14 +21,64 @@
 
 namespace t6::cuda {
 
-// The stream every kernel of this thread runs on.
-inline cudaStream_t& current_stream() {
-  thread_local cudaStream_t stream = nullptr;
-  return stream;
-}
+constexpr int kWarp = 32;
+
+// The stream all work of the current device runs on, in the order it is asked for (tensor/gpu.cu).
+cudaStream_t current_stream();
 
 inline unsigned blocks_for(int64_t n, int64_t per_block) {
   return static_cast<unsigned>((n + per_block - 1) / per_block);
 }
+
+// Blocks for a loop in which every thread takes elements a grid apart: enough to fill the device, no more than there is
+// work for.
+unsigned blocks_for_loop(int64_t n, int64_t per_block);
+
+struct LaunchShape {
+  dim3 grid;
+  dim3 block;
+  size_t shared_bytes = 0;  // dynamic; above 48 KiB the kernel is allowed more
+};
+
+// Runs a kernel on the current stream. Arguments are converted to the kernel's parameter types.
+template <class... Parameters, class... Arguments>
+void launch(void (*kernel)(Parameters...), const LaunchShape& shape, Arguments&&... arguments) {
+  if (shape.shared_bytes > size_t{48} << 10) {
+    T6_CUDA(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 static_cast<int>(shape.shared_bytes)));
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim = shape.grid;
+  config.blockDim = shape.block;
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.stream = current_stream();
+  T6_CUDA(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
+}
+
+// The block's dynamic shared memory, 16-byte aligned.
+template <class T>
+__device__ inline T* dynamic_shared() {
+  extern __shared__ __align__(16) unsigned char t6_dynamic_shared[];
+  return reinterpret_cast<T*>(t6_dynamic_shared);
+}
+
+// N numbers moved by one instruction where they are aligned to their size (16 bytes at most).
+template <class T, int N>
+struct alignas(sizeof(T) * N) Pack {
+  T v[N];
+};
+
+template <int N, class T>
+__device__ inline Pack<T, N> load_pack(const T* from) {
+  return *reinterpret_cast<const Pack<T, N>*>(from);
+}
+template <int N, class T>
+__device__ inline void store_pack(T* to, const Pack<T, N>& pack) {
+  *reinterpret_cast<Pack<T, N>*>(to) = pack;
+}
+
+// Elements of T in 16 bytes.
+template <class T>
+inline constexpr int kPackOf = 16 / static_cast<int>(sizeof(T));
 
 }  // namespace t6::cuda

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "tensor/device_memory.h"
 
 namespace t6 {
 namespace {
@@ -144,11 +145,22 @@ CpuPool& cpu_pool() {
 }  // namespace
 
 std::shared_ptr<Storage> Storage::allocate(size_t bytes, Device device) {
+#if defined(T6_HAVE_CUDA)
+  if (device.is_cuda()) {
+    return std::shared_ptr<Storage>(new Storage(cuda::allocate(bytes, device.index), bytes, device));
+  }
+#endif
   T6_CHECK(device.is_cpu(), "[storage] this program was built without memory on {}", to_string(device));
   return std::shared_ptr<Storage>(new Storage(cpu_pool().allocate(bytes), bytes, device));
 }
 
 Storage::~Storage() {
+#if defined(T6_HAVE_CUDA)
+  if (device_.is_cuda()) {
+    cuda::free(data_, bytes_);
+    return;
+  }
+#endif
   cpu_pool().free(data_, bytes_);
 }
 
@@ -164,9 +176,16 @@ void release_cached() {
 }
 void set_poison(bool on) {
   cpu_pool().set_poison(on);
+#if defined(T6_HAVE_CUDA)
+  cuda::set_poison(on);
+#endif
 }
 void check_guards() {
   cpu_pool().check_guards();
+#if defined(T6_HAVE_CUDA)
+  T6_CHECK(cuda::guards_intact(),
+           "[memory] a kernel wrote outside its tensor on the GPU: guard bytes were overwritten");
+#endif
 }
 }  // namespace memory
 

@@ -1,5 +1,5 @@
-// Memory of tensors: one allocation, freed with its last owner. CPU blocks are 64-byte aligned, kept for reuse by size,
-// and can be poisoned in tests.
+// Memory of tensors: one allocation, freed with its last owner. CPU blocks are 64-byte aligned and kept for reuse by
+// size; GPU blocks come from the driver's stream-ordered pool (see gpu.h). Both can be poisoned in tests.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,8 @@ namespace t6 {
 
 class Storage {
  public:
-  // Uninitialised memory. Error(internal) when the device is not built in, std::bad_alloc when memory is exhausted.
+  // Uninitialised memory. Error(internal) when the device is not built in or not there, std::bad_alloc when memory is
+  // exhausted (on a GPU gpu::OutOfMemory, which is one).
   static std::shared_ptr<Storage> allocate(size_t bytes, Device device);
   ~Storage();
   Storage(const Storage&) = delete;
@@ -40,7 +41,7 @@ void reset_peak();
 // Gives cached free blocks back to the system.
 void release_cached();
 
-// While on, new CPU blocks are filled with 0xFF (a NaN in every float type) and framed by guard bytes.
+// While on, new blocks are filled with 0xFF (a NaN in every float type) and framed by guard bytes.
 void set_poison(bool on);
 // Error(internal) when a kernel wrote outside a live or freed block since poisoning was turned on.
 void check_guards();

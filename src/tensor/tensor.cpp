@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "tensor/device_memory.h"
 #include "tensor/parallel.h"
 
 namespace t6 {
@@ -39,10 +40,6 @@ void dispatch_any(DType dtype, F&& f) {
   } else {
     dispatch_float(dtype, f);
   }
-}
-
-void require_cpu(const char* what, const Tensor& t) {
-  T6_CHECK(t.device().is_cpu(), "[{}] not built for {}", what, to_string(t.device()));
 }
 
 }  // namespace
@@ -123,8 +120,18 @@ Tensor Tensor::to(Device device) const {
 void Tensor::copy_from(const Tensor& source) const {
   T6_CHECK(defined() && source.defined() && numel_ == source.numel_, "[copy] expected {} elements, got {}", numel_,
            source.numel_);
-  require_cpu("copy", *this);
-  require_cpu("copy", source);
+#if defined(T6_HAVE_CUDA)
+  if (device().is_cuda() || source.device().is_cuda()) {
+    if (device() != source.device() && dtype_ != source.dtype_) {
+      copy_from(source.to(dtype_));  // converted where it is
+    } else if (dtype_ == source.dtype_) {
+      cuda::copy(raw(), device(), source.raw(), source.device(), bytes());
+    } else {
+      cuda::convert(raw(), dtype_, source.raw(), source.dtype_, numel_);
+    }
+    return;
+  }
+#endif
   if (dtype_ == source.dtype_) {
     parallel_for(static_cast<int64_t>(bytes()), kCopyGrain * 4, [&](int64_t begin, int64_t end) {
       std::memcpy(static_cast<char*>(raw()) + begin, static_cast<const char*>(source.raw()) + begin,
@@ -140,14 +147,26 @@ void Tensor::copy_from(const Tensor& source) const {
 void Tensor::add_from(const Tensor& source) const {
   T6_CHECK(defined() && source.defined() && numel_ == source.numel_, "[add] expected {} elements, got {}", numel_,
            source.numel_);
-  require_cpu("add", *this);
+  T6_CHECK(device() == source.device(), "[add] expected tensors of one device, got {} and {}", to_string(device()),
+           to_string(source.device()));
+#if defined(T6_HAVE_CUDA)
+  if (device().is_cuda()) {
+    cuda::add(raw(), dtype_, source.raw(), source.dtype_, numel_);
+    return;
+  }
+#endif
   dispatch_float(dtype_, [&]<class To>(To) {
     dispatch_float(source.dtype_, [&]<class From>(From) { add(data<To>(), source.data<From>(), numel_); });
   });
 }
 
 void Tensor::fill(double value) const {
-  require_cpu("fill", *this);
+#if defined(T6_HAVE_CUDA)
+  if (device().is_cuda()) {
+    cuda::fill(raw(), dtype_, value, numel_);
+    return;
+  }
+#endif
   dispatch_any(dtype_, [&]<class T>(T) {
     T* to = data<T>();
     const T element = static_cast<T>(static_cast<std::conditional_t<std::is_same_v<T, bfloat16>, float, T>>(value));

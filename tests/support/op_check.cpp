@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/rng.h"
+#include "support/device.h"
 
 namespace t6::test {
 namespace {
@@ -173,6 +174,11 @@ void compare(const OpCheck& check, const Result& got, const Result& expected, do
 void op_check(const OpCheck& check) {
   const std::vector<Values> values = make_inputs(check);
   const Result exact = run(check, values, Mode::f64, kCpu);
+  if (const Device device = test_device(); device.is_cuda()) {
+    compare(check, run(check, values, Mode::f32, device), exact, check.tolerance.f32, "f32 cuda");
+    if (check.bf16) compare(check, run(check, values, Mode::bf16, device), exact, check.tolerance.bf16, "bf16 cuda");
+    return;
+  }
   const std::vector<Values> expected = check.reference(values);
   ASSERT_EQ(exact.outputs.size(), expected.size()) << check.name;
   for (size_t k = 0; k < expected.size(); ++k) {

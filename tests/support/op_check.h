@@ -42,8 +42,8 @@ struct OpCheck {
 };
 
 // Checks, reporting through GoogleTest:
-//   f64: value against the reference, gradients against central differences of the reference;
-//   f32 and bf16 (CPU; CUDA too where a device is): values and gradients against f64 on the same rounded inputs;
+//   f64 (CPU): value against the reference, gradients against central differences of the reference;
+//   f32 and bf16 (on test_device(), see device.h): values and gradients against f64 on the same rounded inputs;
 //   parameters' gradients are added to what was there; no byte is written outside a tensor; no output byte is left
 //   unwritten.
 void op_check(const OpCheck& check);

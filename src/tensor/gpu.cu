@@ -1,0 +1,258 @@
+#include "tensor/gpu.h"
+
+#include <algorithm>
+#include <limits>
+#include <mutex>
+#include <utility>
+
+#include "base/format.h"
+#include "tensor/cuda.h"
+#include "tensor/pool_usage.h"
+
+namespace t6 {
+namespace cuda {
+namespace {
+
+// The one device this process computes on, and its stream.
+struct Current {
+  std::mutex mutex;
+  int device = 0;
+  cudaStream_t stream = nullptr;
+  int multiprocessors = 1;
+};
+
+Current& current() {
+  static Current& state = *new Current;  // never destroyed: storages are freed on its stream until the very end
+  return state;
+}
+
+// Work of the device waits for nothing but its own stream; freed memory is kept for reuse.
+void open_device(Current& state) {
+  T6_CUDA(cudaSetDevice(state.device));
+  T6_CUDA(cudaStreamCreateWithFlags(&state.stream, cudaStreamNonBlocking));
+  T6_CUDA(cudaDeviceGetAttribute(&state.multiprocessors, cudaDevAttrMultiProcessorCount, state.device));
+  cudaMemPool_t pool = nullptr;
+  T6_CUDA(cudaDeviceGetDefaultMemPool(&pool, state.device));
+  uint64_t keep = std::numeric_limits<uint64_t>::max();
+  T6_CUDA(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep));
+}
+
+}  // namespace
+
+cudaStream_t current_stream() {
+  Current& state = current();
+  thread_local int device_of_thread = -1;
+  if (state.stream == nullptr) {
+    const std::lock_guard lock(state.mutex);
+    if (state.stream == nullptr) open_device(state);
+  }
+  if (device_of_thread != state.device) {
+    T6_CUDA(cudaSetDevice(state.device));
+    device_of_thread = state.device;
+  }
+  return state.stream;
+}
+
+unsigned blocks_for_loop(int64_t n, int64_t per_block) {
+  current_stream();
+  constexpr int64_t kBlocksPerMultiprocessor = 8;
+  return static_cast<unsigned>(
+      std::min<int64_t>(blocks_for(n, per_block), current().multiprocessors * kBlocksPerMultiprocessor));
+}
+
+PoolUsage& pool_usage() {
+  static PoolUsage usage;
+  return usage;
+}
+
+}  // namespace cuda
+
+namespace gpu {
+namespace {
+
+using cuda::current_stream;
+
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+struct Found {
+  int count = 0;
+  std::string why_none;
+};
+
+const Found& found() {
+  static const Found result = [] {
+    Found f;
+    const cudaError_t status = cudaGetDeviceCount(&f.count);
+    if (status == cudaErrorInsufficientDriver) {
+      f.why_none = "no CUDA driver was found, or it is older than this program";
+    } else if (status != cudaSuccess) {
+      f.why_none = std::string("no CUDA device can be used: ") + cudaGetErrorString(status);
+    } else if (f.count == 0) {
+      f.why_none = "no CUDA device was found";
+    }
+    if (status != cudaSuccess) {
+      f.count = 0;
+      static_cast<void>(cudaGetLastError());
+    }
+    return f;
+  }();
+  return result;
+}
+
+}  // namespace
+
+int count() {
+  return found().count;
+}
+
+std::string why_none() {
+  return found().why_none;
+}
+
+Info info(int index) {
+  cudaDeviceProp properties{};
+  T6_CUDA(cudaGetDeviceProperties(&properties, index));
+  int driver = 0, runtime = 0;
+  T6_CUDA(cudaDriverGetVersion(&driver));
+  T6_CUDA(cudaRuntimeGetVersion(&runtime));
+  return {.name = properties.name,
+          .compute_capability = properties.major * 10 + properties.minor,
+          .multiprocessors = properties.multiProcessorCount,
+          .memory_bytes = properties.totalGlobalMem,
+          .driver = version_text(driver),
+          .runtime = version_text(runtime)};
+}
+
+void use(int index) {
+  T6_CHECK(index >= 0 && index < count(), "[gpu] expected a device in [0, {}), got {}", count(), index);
+  cuda::Current& state = cuda::current();
+  const std::lock_guard lock(state.mutex);
+  if (state.stream != nullptr && state.device == index) return;
+  T6_CHECK(state.stream == nullptr, "[gpu] device {} is in use already; a process computes on one device",
+           state.device);
+  state.device = index;
+  cuda::open_device(state);
+}
+
+Memory memory() {
+  current_stream();
+  Memory m;
+  m.in_use = cuda::pool_usage().in_use;
+  m.peak = cuda::pool_usage().peak;
+  cudaMemPool_t pool = nullptr;
+  T6_CUDA(cudaDeviceGetDefaultMemPool(&pool, cuda::current().device));
+  uint64_t held = 0;
+  T6_CUDA(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &held));
+  m.held = held;
+  T6_CUDA(cudaMemGetInfo(&m.free, &m.total));
+  return m;
+}
+
+void reset_peak() {
+  cuda::pool_usage().peak = cuda::pool_usage().in_use;
+}
+
+void release_cached() {
+  synchronize();
+  cudaMemPool_t pool = nullptr;
+  T6_CUDA(cudaDeviceGetDefaultMemPool(&pool, cuda::current().device));
+  T6_CUDA(cudaMemPoolTrimTo(pool, 0));
+}
+
+void synchronize() {
+  T6_CUDA(cudaStreamSynchronize(current_stream()));
+}
+
+struct Event::Impl {
+  cudaEvent_t event = nullptr;
+  ~Impl() { static_cast<void>(cudaEventDestroy(event)); }
+};
+
+Event::Event() : impl_(std::make_unique<Impl>()) {
+  current_stream();
+  T6_CUDA(cudaEventCreate(&impl_->event));
+}
+Event::~Event() = default;
+Event::Event(Event&&) noexcept = default;
+Event& Event::operator=(Event&&) noexcept = default;
+
+void Event::record() {
+  T6_CUDA(cudaEventRecord(impl_->event, current_stream()));
+}
+
+void Event::wait() const {
+  T6_CUDA(cudaEventSynchronize(impl_->event));
+}
+
+double Event::milliseconds_since(const Event& start) const {
+  wait();
+  float milliseconds = 0;
+  T6_CUDA(cudaEventElapsedTime(&milliseconds, start.impl_->event, impl_->event));
+  return static_cast<double>(milliseconds);
+}
+
+HostBuffer::HostBuffer(size_t bytes) : bytes_(bytes) {
+  current_stream();
+  void* data = nullptr;
+  T6_CUDA(cudaMallocHost(&data, std::max<size_t>(bytes, 1)));
+  data_ = static_cast<std::byte*>(data);
+}
+
+HostBuffer::~HostBuffer() {
+  static_cast<void>(cudaFreeHost(data_));
+}
+
+void copy_to_device(void* device, const HostBuffer& host, size_t bytes) {
+  T6_CHECK(bytes <= host.bytes(), "[gpu] {} bytes do not lie in a buffer of {}", bytes, host.bytes());
+  T6_CUDA(cudaMemcpyAsync(device, host.data(), bytes, cudaMemcpyHostToDevice, current_stream()));
+}
+
+void copy_to_host(const HostBuffer& host, const void* device, size_t bytes) {
+  T6_CHECK(bytes <= host.bytes(), "[gpu] {} bytes do not fit in a buffer of {}", bytes, host.bytes());
+  T6_CUDA(cudaMemcpyAsync(host.data(), device, bytes, cudaMemcpyDeviceToHost, current_stream()));
+}
+
+struct Graph::Impl {
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t executable = nullptr;
+  ~Impl() {
+    if (executable != nullptr) static_cast<void>(cudaGraphExecDestroy(executable));
+    if (graph != nullptr) static_cast<void>(cudaGraphDestroy(graph));
+  }
+};
+
+Graph::Graph() = default;
+Graph::~Graph() = default;
+Graph::Graph(Graph&&) noexcept = default;
+Graph& Graph::operator=(Graph&&) noexcept = default;
+
+void Graph::capture(const std::function<void()>& work) {
+  auto captured = std::make_unique<Impl>();
+  T6_CUDA(cudaStreamBeginCapture(current_stream(), cudaStreamCaptureModeThreadLocal));
+  try {
+    work();
+  } catch (...) {
+    cudaGraph_t broken = nullptr;
+    static_cast<void>(cudaStreamEndCapture(current_stream(), &broken));
+    if (broken != nullptr) static_cast<void>(cudaGraphDestroy(broken));
+    static_cast<void>(cudaGetLastError());
+    throw;
+  }
+  T6_CUDA(cudaStreamEndCapture(current_stream(), &captured->graph));
+  T6_CUDA(cudaGraphInstantiate(&captured->executable, captured->graph, 0));
+  impl_ = std::move(captured);
+}
+
+bool Graph::captured() const {
+  return impl_ != nullptr;
+}
+
+void Graph::launch() {
+  T6_CHECK(captured(), "[gpu] a graph is launched before it was captured");
+  T6_CUDA(cudaGraphLaunch(impl_->executable, current_stream()));
+}
+
+}  // namespace gpu
+}  // namespace t6

@@ -1,0 +1,477 @@
+#include <boost/context/detail/fcontext.hpp>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "cuda_runtime.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace t6::cuda {
+// Defined where tensor/cuda.h declares it; the block's dynamic shared memory. sm_80 has 163 KiB.
+inline constexpr size_t kMaxSharedBytes = size_t{163} << 10;
+__attribute__((aligned(16))) thread_local unsigned char t6_dynamic_shared[kMaxSharedBytes];
+}  // namespace t6::cuda
+
+namespace t6_emulation {
+namespace {
+
+using boost::context::detail::fcontext_t;
+using boost::context::detail::jump_fcontext;
+using boost::context::detail::make_fcontext;
+using boost::context::detail::transfer_t;
+
+constexpr int kWarp = 32;
+constexpr size_t kStackBytes = size_t{64} << 10;
+
+[[noreturn]] void stop(const char* what) {
+  std::fprintf(stderr, "emulated GPU: %s; block (%u, %u, %u), thread (%u, %u, %u)\n", what, blockIdx.x, blockIdx.y,
+               blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z);
+  std::abort();
+}
+
+// Threads that wait for each other: a block, or the lanes of one warp operation.
+struct Barrier {
+  int arrived = 0;
+  unsigned generation = 0;
+};
+
+struct Fiber {
+  fcontext_t context = nullptr;
+  dim3 index;
+  int number = 0;  // in the block
+  bool done = false;
+  void* fake_stack = nullptr;  // of the address sanitizer
+  std::unique_ptr<unsigned char[]> stack;
+};
+
+struct Warp {
+  Barrier barrier;
+  unsigned mask = 0;  // of the operation under way
+  unsigned exited = 0;
+  uint64_t values[kWarp] = {};
+  unsigned predicates = 0;
+};
+
+// The block that this thread of the host runs.
+struct Block {
+  std::vector<Fiber> fibers;
+  std::vector<Warp> warps;
+  Barrier barrier;
+  int live = 0;
+  bool progress = false;
+  int current = 0;
+  fcontext_t scheduler = nullptr;
+  const std::function<void()>* thread = nullptr;
+  void* scheduler_fake_stack = nullptr;
+  const void* scheduler_stack = nullptr;
+  size_t scheduler_stack_bytes = 0;
+
+  Fiber& fiber() { return fibers[static_cast<size_t>(current)]; }
+  Warp& warp() { return warps[static_cast<size_t>(current / kWarp)]; }
+};
+
+Block& block() {
+  thread_local Block state;
+  return state;
+}
+
+void before_switch([[maybe_unused]] void** fake_stack, [[maybe_unused]] const void* stack,
+                   [[maybe_unused]] size_t bytes) {
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_start_switch_fiber(fake_stack, stack, bytes);
+#endif
+}
+void after_switch([[maybe_unused]] void* fake_stack, [[maybe_unused]] const void** from,
+                  [[maybe_unused]] size_t* bytes) {
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(fake_stack, from, bytes);
+#endif
+}
+
+// From a fiber to the scheduler; returns when the fiber is run again, never when it is done.
+void leave(Block& b, bool done) {
+  Fiber& f = b.fiber();
+  before_switch(done ? nullptr : &f.fake_stack, b.scheduler_stack, b.scheduler_stack_bytes);
+  const transfer_t back = jump_fcontext(b.scheduler, nullptr);
+  after_switch(f.fake_stack, &b.scheduler_stack, &b.scheduler_stack_bytes);
+  b.scheduler = back.fctx;
+}
+
+void fiber_main(transfer_t from) {
+  Block& b = block();
+  b.scheduler = from.fctx;
+  after_switch(nullptr, &b.scheduler_stack, &b.scheduler_stack_bytes);
+  (*b.thread)();
+  b.fiber().done = true;
+  b.progress = true;
+  --b.live;
+  Warp& w = b.warp();
+  w.exited |= 1u << b.fiber().number % kWarp;
+  // Those who wait for the whole block wait for one fewer.
+  if (b.live > 0 && b.barrier.arrived == b.live) {
+    b.barrier.arrived = 0;
+    ++b.barrier.generation;
+  }
+  leave(b, true);
+}
+
+// The order of threads within a block is open: T6_EMULATION_ORDER=reverse runs them from the last to the first.
+bool reverse_order() {
+  static const bool reverse = [] {
+    const char* order = std::getenv("T6_EMULATION_ORDER");
+    return order != nullptr && std::strcmp(order, "reverse") == 0;
+  }();
+  return reverse;
+}
+
+void run_fiber(Block& b, int number) {
+  b.current = number;
+  Fiber& f = b.fiber();
+  threadIdx = f.index;
+  before_switch(&b.scheduler_fake_stack, f.stack.get(), kStackBytes);
+  const transfer_t back = jump_fcontext(f.context, nullptr);
+  after_switch(b.scheduler_fake_stack, nullptr, nullptr);
+  f.context = back.fctx;
+}
+
+void run_block(const dim3& index, const cudaLaunchConfig_t& config, const std::function<void()>& thread) {
+  Block& b = block();
+  const dim3 size = config.blockDim;
+  const int threads = static_cast<int>(size.x * size.y * size.z);
+  blockIdx = index;
+  blockDim = size;
+  gridDim = config.gridDim;
+  if (static_cast<int>(b.fibers.size()) < threads) b.fibers.resize(static_cast<size_t>(threads));
+  b.warps.assign(static_cast<size_t>((threads + kWarp - 1) / kWarp), {});
+  b.barrier = {};
+  b.live = threads;
+  b.thread = &thread;
+  // Shared memory starts with what happens to be there: NaN.
+  std::memset(t6::cuda::t6_dynamic_shared, 0xFF, config.dynamicSmemBytes);
+  for (int t = 0; t < threads; ++t) {
+    Fiber& f = b.fibers[static_cast<size_t>(t)];
+    if (f.stack == nullptr) f.stack.reset(new unsigned char[kStackBytes]);
+    const auto at = static_cast<unsigned>(t);
+    f.index = dim3(at % size.x, at / size.x % size.y, at / (size.x * size.y));
+    f.number = t;
+    f.done = false;
+    f.fake_stack = nullptr;
+    f.context = make_fcontext(f.stack.get() + kStackBytes, kStackBytes, &fiber_main);
+  }
+  while (b.live > 0) {
+    b.progress = false;
+    for (int i = 0; i < threads; ++i) {
+      const int t = reverse_order() ? threads - 1 - i : i;
+      if (!b.fibers[static_cast<size_t>(t)].done) run_fiber(b, t);
+    }
+    if (!b.progress) stop("a barrier is waited for by some threads and never reached by others");
+  }
+}
+
+void arrive(Block& b, Barrier& barrier, int expected) {
+  b.progress = true;
+  if (++barrier.arrived == expected) {
+    barrier.arrived = 0;
+    ++barrier.generation;
+    return;
+  }
+  const unsigned generation = barrier.generation;
+  while (barrier.generation == generation) leave(b, false);
+  b.progress = true;
+}
+
+void arrive_warp(Block& b, unsigned mask) {
+  Warp& w = b.warp();
+  const unsigned me = 1u << b.fiber().number % kWarp;
+  if ((mask & me) == 0) stop("a thread takes part in a warp operation whose mask leaves it out");
+  if ((mask & w.exited) != 0) stop("a warp operation waits for a lane that has exited");
+  if (w.barrier.arrived == 0) w.mask = mask;
+  if (w.mask != mask) stop("lanes take part in one warp operation with different masks");
+  arrive(b, w.barrier, std::popcount(mask));
+}
+
+}  // namespace
+
+int lane() {
+  return block().fiber().number % kWarp;
+}
+void block_barrier() {
+  arrive(block(), block().barrier, block().live);
+}
+void warp_barrier(unsigned mask) {
+  arrive_warp(block(), mask);
+}
+
+uint64_t exchange(unsigned mask, uint64_t value, int source) {
+  Block& b = block();
+  b.warp().values[lane()] = value;
+  arrive_warp(b, mask);
+  const bool in_mask = source >= 0 && source < kWarp && (mask >> source & 1u) != 0;
+  const uint64_t result = in_mask ? b.warp().values[source] : value;
+  arrive_warp(b, mask);
+  return result;
+}
+
+unsigned ballot(unsigned mask, bool predicate) {
+  Block& b = block();
+  const unsigned me = 1u << lane();
+  b.warp().predicates = predicate ? b.warp().predicates | me : b.warp().predicates & ~me;
+  arrive_warp(b, mask);
+  const unsigned result = b.warp().predicates & mask;
+  arrive_warp(b, mask);
+  return result;
+}
+
+cudaError_t run_grid(const cudaLaunchConfig_t& config, std::function<void()> thread) {
+  const dim3 grid = config.gridDim, size = config.blockDim;
+  const uint64_t threads = uint64_t{size.x} * size.y * size.z;
+  if (threads == 0 || threads > 1024 || uint64_t{grid.x} * grid.y * grid.z == 0 || grid.y > 65535 || grid.z > 65535 ||
+      size.z > 64 || config.dynamicSmemBytes > t6::cuda::kMaxSharedBytes) {
+    return cudaErrorInvalidConfiguration;
+  }
+  enqueue([config, grid, thread = std::move(thread)] {
+    const int64_t blocks = int64_t{grid.x} * grid.y * grid.z;
+#pragma omp parallel for schedule(dynamic) if (blocks > 1)
+    for (int64_t i = 0; i < blocks; ++i) {
+      const auto at = static_cast<uint64_t>(i);
+      run_block(dim3(static_cast<unsigned>(at % grid.x), static_cast<unsigned>(at / grid.x % grid.y),
+                     static_cast<unsigned>(at / grid.x / grid.y)),
+                config, thread);
+    }
+  });
+  return cudaSuccess;
+}
+
+}  // namespace t6_emulation
+
+// The runtime: one device, one stream that runs everything at once.
+
+struct t6_emulated_event {
+  std::chrono::steady_clock::time_point at;
+};
+struct t6_emulated_graph {
+  std::vector<std::function<void()>> work;
+  std::vector<void*> freed;  // memory of the graph, kept as long as it may run
+  int holders = 1;
+};
+
+namespace {
+
+struct Device {
+  std::mutex mutex;
+  std::map<void*, size_t> blocks;
+  size_t used = 0;
+  t6_emulated_graph* capturing = nullptr;
+};
+
+Device& device() {
+  static Device& state = *new Device;
+  return state;
+}
+
+// T6_EMULATION_MEMORY sets the bytes the device has.
+size_t total_memory() {
+  static const size_t bytes = [] {
+    const char* text = std::getenv("T6_EMULATION_MEMORY");
+    return text != nullptr ? static_cast<size_t>(std::strtoull(text, nullptr, 10)) : size_t{8} << 30;
+  }();
+  return bytes;
+}
+
+void free_block(Device& d, void* data) {
+  const auto it = d.blocks.find(data);
+  if (it == d.blocks.end()) {
+    std::fprintf(stderr, "emulated GPU: %p is freed but was never allocated\n", data);
+    std::abort();
+  }
+  d.used -= it->second;
+  d.blocks.erase(it);
+  std::free(data);
+}
+
+void release(t6_emulated_graph* graph) {
+  if (--graph->holders > 0) return;
+  for (void* data : graph->freed) free_block(device(), data);
+  delete graph;
+}
+
+}  // namespace
+
+void t6_emulation::enqueue(std::function<void()> work) {
+  if (device().capturing != nullptr) {
+    device().capturing->work.push_back(std::move(work));
+  } else {
+    work();
+  }
+}
+
+const char* cudaGetErrorName(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess:
+      return "cudaSuccess";
+    case cudaErrorMemoryAllocation:
+      return "cudaErrorMemoryAllocation";
+    case cudaErrorInvalidConfiguration:
+      return "cudaErrorInvalidConfiguration";
+    case cudaErrorStreamCaptureUnsupported:
+      return "cudaErrorStreamCaptureUnsupported";
+    default:
+      return "cudaErrorInvalidValue";
+  }
+}
+const char* cudaGetErrorString(cudaError_t error) {
+  return cudaGetErrorName(error);
+}
+cudaError_t cudaGetLastError() {
+  return cudaSuccess;
+}
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 1;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+  *properties = {"emulated GPU", 8, 0, 4, 1000, total_memory()};
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrMultiProcessorCount ? 4 : static_cast<int>(t6::cuda::kMaxSharedBytes);
+  return cudaSuccess;
+}
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = 0;
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 0;
+  return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int) {
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceSynchronize() {
+  return cudaSuccess;
+}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  static char the_stream;
+  *stream = reinterpret_cast<cudaStream_t>(&the_stream);
+  return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  return device().capturing != nullptr ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
+}
+cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
+  *status = device().capturing != nullptr ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int) {
+  *pool = nullptr;
+  return cudaSuccess;
+}
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) {
+  return cudaSuccess;
+}
+cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr, void* value) {
+  *static_cast<uint64_t*>(value) = device().used;
+  return cudaSuccess;
+}
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, size_t) {
+  return cudaSuccess;
+}
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  *total = total_memory();
+  *free = total_memory() - device().used;
+  return cudaSuccess;
+}
+cudaError_t cudaMallocAsync(void** data, size_t bytes, cudaStream_t) {
+  Device& d = device();
+  const std::lock_guard lock(d.mutex);
+  if (d.used + bytes > total_memory()) return cudaErrorMemoryAllocation;
+  // Not rounded up: the address sanitizer then sees the first byte behind.
+  *data = nullptr;
+  if (posix_memalign(data, 256, bytes) != 0) return cudaErrorMemoryAllocation;
+  d.blocks[*data] = bytes;
+  d.used += bytes;
+  return cudaSuccess;
+}
+cudaError_t cudaFreeAsync(void* data, cudaStream_t) {
+  Device& d = device();
+  const std::lock_guard lock(d.mutex);
+  if (d.capturing != nullptr) {
+    d.capturing->freed.push_back(data);
+  } else {
+    free_block(d, data);
+  }
+  return cudaSuccess;
+}
+cudaError_t cudaMallocHost(void** data, size_t bytes) {
+  *data = std::malloc(bytes);
+  return *data == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
+}
+cudaError_t cudaFreeHost(void* data) {
+  std::free(data);
+  return cudaSuccess;
+}
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  t6_emulation::enqueue([=] { std::memmove(to, from, bytes); });
+  return cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
+  t6_emulation::enqueue([=] { std::memset(to, value, bytes); });
+  return cudaSuccess;
+}
+cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int value) {
+  return value > static_cast<int>(t6::cuda::kMaxSharedBytes) ? cudaErrorInvalidValue : cudaSuccess;
+}
+cudaError_t cudaEventCreate(cudaEvent_t* event) {
+  *event = new t6_emulated_event{std::chrono::steady_clock::now()};
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+  event->at = std::chrono::steady_clock::now();
+  return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t) {
+  return cudaSuccess;
+}
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEvent_t to) {
+  *milliseconds = std::chrono::duration<float, std::milli>(to->at - from->at).count();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+  device().capturing = new t6_emulated_graph;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
+  *graph = std::exchange(device().capturing, nullptr);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
+  ++graph->holders;
+  *executable = graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t) {
+  for (const auto& work : executable->work) work();
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  release(graph);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+  release(executable);
+  return cudaSuccess;
+}
