@@ -2,8 +2,8 @@
 //
 // Documents:
 //   text   without a separator every file is one document; with one, the pieces between its occurrences, found from
-//   left to
-//          right, are. The separator is a literal string ("\f", "\n\n\n", "<|endoftext|>") and belongs to no document.
+//          left to right, are. The separator is a literal string ("\f", "\n\n\n", "<|endoftext|>") and belongs to no
+//          document.
 //   jsonl  one JSON object a line, whose string field `field` is the document; blank lines are skipped.
 // A document's bytes stay as they are. Empty documents and those of white space alone are left out.
 #pragma once

@@ -4,15 +4,13 @@
 // shifted by one). Windows never cross shards.
 //
 // shuffled: shard s of n tokens has floor((n - 1) / T) windows, window w starting at token w * T. Neighbours share one
-// token,
-//   so every token but a shard's first is a target once, and at most T tokens at a shard's end are never used. One
-//   epoch visits every window exactly once, in an order that is a keyed permutation of (seed, epoch), computed without
-//   storing it. Row r of step s is position s * global_batch + r of the endless sequence epoch 0, epoch 1, ...; a batch
-//   may straddle two epochs. Neither world size nor micro-batch size changes it.
+//   token, so every token but a shard's first is a target once, and at most T tokens at a shard's end are never used.
+//   One epoch visits every window exactly once, in an order that is a keyed permutation of (seed, epoch), computed
+//   without storing it. Row r of step s is position s * global_batch + r of the endless sequence epoch 0, epoch 1, ...;
+//   a batch may straddle two epochs. Neither world size nor micro-batch size changes it.
 // random_window: the TPA authors' way, with replacement: each micro-batch draws one shard uniformly, then each of its
-// rows a
-//   uniform start in it. The draw depends on the micro-batch's number within the global batch, so it is the same for
-//   any world size, but not for another micro-batch size.
+//   rows a uniform start in it. The draw depends on the micro-batch's number within the global batch, so it is the same
+//   for any world size, but not for another micro-batch size.
 //
 // Rows of a global batch: rank r holds the slice [r, r + 1) * global_batch / world, and its micro-step m the slice
 // [m, m + 1) * micro_batch of that.

@@ -8,9 +8,8 @@
 namespace t6 {
 
 struct ModelCounts {
-  int64_t parameters = 0;  // numbers in all named tensors, the tied head once, no padding
-  int64_t matmul_parameters =
-      0;  // of these, those in products (norm weights are not); the head counts, the gather does not
+  int64_t parameters = 0;         // numbers in all named tensors, the tied head once, no padding
+  int64_t matmul_parameters = 0;  // of these, those in products (no norm weights); counts the head, not the gather
   // Training FLOPs a token in windows of `context`: 6 matmul_parameters + attention, forward and backward.
   double flops_causal = 0;  // each pair of positions that attends counted once: 6 L T H (D_qk + D_v) / 2
   double flops_full = 0;    // as if every position attended to all: 6 L T H (D_qk + D_v), "full-attention convention"

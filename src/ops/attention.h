@@ -1,7 +1,7 @@
 // Causal attention with grouped heads.
 //
-//   o[t, h] = sum_j P[t, j] v[j, g],   P[t, :] = softmax over j <= offset + t of  scale q[t, h] . k[j, g],   g = h /
-//   (H/G)
+//   o[t, h] = sum_j P[t, j] v[j, g],   P[t, :] = softmax over j <= offset + t of  scale q[t, h] . k[j, g],
+//   g = h / (H/G)
 //
 // Scores, softmax and sums are f32 (f64 for f64) whatever the dtype of the inputs; in bf16 mode the factors of products
 // are bf16. No [T, T] matrix is kept: the backward recomputes P from the saved log-sum-exp, after Dao et al.,

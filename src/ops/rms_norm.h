@@ -1,8 +1,8 @@
 // RMS normalisation, plain or fused with the residual add that precedes it.
 //
-//   r = 1 / sqrt(mean(x^2) + eps),  y = x r (w)          Zhang and Sennrich, "Root Mean Square Layer Normalization",
-//   2019
+//   r = 1 / sqrt(mean(x^2) + eps),  y = x r (w)
 //
+// Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
 // Statistics are f32 (f64 for f64) whatever the dtype of x and y.
 #pragma once
 

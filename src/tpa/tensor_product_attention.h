@@ -1,7 +1,8 @@
 // Tensor product attention, second order: what tpa and tpa_kvonly are.
 //
-//   q[h] = (1/R_Q) sum_r A_Q[h, r] RoPE(B_Q[r]),  k[h] = (1/R_K) sum_r A_K[h, r] RoPE(B_K[r]),  v[h] = (1/R_V) sum_r
-//   A_V[h, r] B_V[r]
+//   q[h] = (1/R_Q) sum_r A_Q[h, r] RoPE(B_Q[r])
+//   k[h] = (1/R_K) sum_r A_K[h, r] RoPE(B_K[r])
+//   v[h] = (1/R_V) sum_r A_V[h, r] B_V[r]
 //
 // "Tensor Product Attention Is All You Need", arXiv 2501.06425, section 3. All factor maps are one packed product of n;
 // training materialises q, k, v; decoding keeps the factors, (R_K + R_V)(H + D) numbers a token.

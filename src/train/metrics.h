@@ -4,14 +4,14 @@
 // loss log of a run that was killed and resumed is byte for byte that of an undisturbed one, and comparing two runs is
 // `cmp a/metrics.jsonl b/metrics.jsonl`. Everything that a clock or the machine has a part in is in timing.jsonl beside
 // it, joined by "step". Both are JSON, one object a line, the first keys always "kind" and "step":
-//   metrics.jsonl
-//   {"kind":"train","step":1200,"loss":3.21,"lr":0.0006,"grad_norm":0.42,"clip":1.0,"tokens":589824000,"data_hash":"..."}
-//                 {"kind":"validation","step":1200,"loss":3.19,"tokens":589824000,"validation_tokens":1048576}
-//                 {"kind":"event","step":1201,"event":"skipped","reason":"..."}
-//   timing.jsonl
+// metrics.jsonl
+//   {"kind":"train","step":1200,"loss":3.21,"lr":0.0006,"grad_norm":0.42,"clip":1.0,"tokens":589824000,"data_hash":"…"}
+//   {"kind":"validation","step":1200,"loss":3.19,"tokens":589824000,"validation_tokens":1048576}
+//   {"kind":"event","step":1201,"event":"skipped","reason":"…"}
+// timing.jsonl
 //   {"kind":"train","step":1200,"ms":512.1,"tokens_per_second":959000.0,"mfu":0.412,"memory":33500000000,"time":1.7e9}
-//                 {"kind":"validation","step":1200,"ms":...,"time":...}
-//                 {"kind":"process","step":1200,"event":"checkpoint","time":...}
+//   {"kind":"validation","step":1200,"ms":…,"time":…}
+//   {"kind":"process","step":1200,"event":"checkpoint","time":…}
 // A number that is not finite is null. Steps are counted from 1: "step N" is the state after N updates.
 #pragma once
 
@@ -55,8 +55,8 @@ struct ValidationMetrics {
   double ms = 0;
 };
 
-// step 1200/100000 | loss 3.2145 | lr 6.0e-04 | gnorm 0.42 | 512 ms | 959k tok/s | mfu 41.2% | mem 31.2G | 0.59B tok |
-// eta 13h42m
+// step 1200/100000 | loss 3.2145 | lr 6.0e-04 | gnorm 0.42 | 512 ms | 959k tok/s | mfu 41.2% | mem 31.2G | 0.59B tok
+// | eta 13h42m, all on one line.
 std::string console_line(const StepMetrics& metrics);
 // step 1200 | validation loss 3.1987 | perplexity 24.50 | 1.05M tok in 12.3s
 std::string console_line(const ValidationMetrics& metrics);

@@ -1,9 +1,11 @@
 // The folder of a run: who may use it, where things lie in it, and the files that say what the run is.
 //
-//   resolved.yaml   the whole config, as merged and checked; earlier ones that differed are kept as resolved.yaml.1,
-//   .2, ... env.json        program, machine, libraries of the latest start; earlier ones that differed as env.json.1,
-//   ... metrics.jsonl   the loss log and timing.jsonl beside it (train/metrics.h) tensorboard/    event files, one a
-//   start checkpoints/    step-N folders (checkpoint/) train.log       what was said on the terminal, with dates
+//   resolved.yaml   the whole config, as merged and checked; earlier ones that differed as resolved.yaml.1, .2, ...
+//   env.json        program, machine, libraries of the latest start; earlier ones that differed as env.json.1, ...
+//   metrics.jsonl   the loss log, and timing.jsonl beside it (train/metrics.h)
+//   tensorboard/    event files, one a start
+//   checkpoints/    step-N folders (checkpoint/)
+//   train.log       what was said on the terminal, with dates
 //   run.lock        held while a trainer runs
 #pragma once
 

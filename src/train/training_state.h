@@ -50,8 +50,7 @@ RunConfig config_of(const nlohmann::json& facts, const std::filesystem::path& pa
 //                      shard by shard (not where they lie); train.micro_batch where it decides what is drawn or how
 //                      gradients are scaled (random_window, accumulation sum): Error(checkpoint) naming what differs
 //   may change, said   every other key that has a part in the numbers (steps, optimizer, schedule, precision, ...),
-//   build,
-//                      processor, libraries and threads: a warning with old and new values
+//                      build, processor, libraries and threads: a warning with old and new values
 //   may change         run.dir, checkpoint, logging
 void require_same_run(const RunConfig& config, const nlohmann::json& facts, const checkpoint::Loaded& loaded);
 

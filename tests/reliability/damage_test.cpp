@@ -113,8 +113,8 @@ TEST_F(RunDamage, AFullDiskForAWhile) {
 
 TEST_F(RunDamage, AFailingSaveSaysWhatItNeeds) {
   make_reference();
-  const Outcome outcome =
-      drive("run", {{"T6_FULL", "6-7"}, {"T6_FULL_IN", "checkpoints"}});  // after the line of step 5
+  // Full after the line of step 5.
+  const Outcome outcome = drive("run", {{"T6_FULL", "6-7"}, {"T6_FULL_IN", "checkpoints"}});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   for (const char* part : {"step 5 was not saved", "1 of 3", "rank-00000.h5", "No space left on device", "it needs",
                            "are free", "older checkpoints are intact"}) {

@@ -3,8 +3,7 @@
 //
 //   T6_COUNT_CALLS=FILE   writes the number of disk calls into FILE at the end
 //   T6_DIE_AT_CALL=N      ends the process, as a kill does, instead of disk call N (from 1); with T6_TORN=1 half of
-//   what
-//                         call N was to write is there first
+//                         what call N was to write is there first
 //   T6_FULL=A-B           after A attempts to write to metrics.jsonl and until B have been made the disk is full: every
 //                         write and every new file fails
 //   T6_FULL_IN=PART       only where PART is in the path

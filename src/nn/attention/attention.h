@@ -66,8 +66,8 @@ class LayerCache {
 
 // For counting FLOPs.
 struct AttentionWork {
-  int64_t heads, qk_width,
-      v_width;              // scores and outputs: heads * (qk_width + v_width) multiply-adds a pair of positions
+  // Scores and outputs: heads * (qk_width + v_width) multiply-adds a pair of positions.
+  int64_t heads, qk_width, v_width;
   int64_t contraction = 0;  // multiply-adds a token that make q, k, v from factors, outside of matrix products
 };
 
