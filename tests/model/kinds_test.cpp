@@ -5,59 +5,27 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "base/rng.h"
 #include "model/counts.h"
 #include "model/generate.h"
 #include "model/transformer.h"
 #include "support/golden.h"
+#include "support/small_model.h"
 
 namespace t6 {
 namespace {
 
+using test::allocate_random;
+using test::random_tokens;
+
 class Kinds : public testing::TestWithParam<AttentionKind> {
  protected:
-  // Odd on purpose: F = 26 and most packed widths are padded, heads are no power of two.
-  static ModelConfig small_config() {
-    ModelConfig config;
-    config.attention = default_options(GetParam());
-    if (auto* options = std::get_if<mla::Options>(&config.attention)) *options = {24, 20, 4};
-    config.layers = 2;
-    config.width = 10;
-    config.heads = 6;
-    config.head_width = 8;
-    config.vocab_size = 37;
-    config.context = 24;
-    return config;
-  }
-
-  // Random weights everywhere, also where training starts from zero.
-  static void randomise(Transformer& model, DType dtype) {
-    model.allocate(dtype);
-    ParameterStore& store = model.parameters();
-    uint64_t stream = 0;
-    store.for_each_view([&](const Parameter& p, const ParameterView& v) {
-      const Philox rng(5, RngPurpose::test, stream++);
-      std::vector<double> values(static_cast<size_t>(v.shape.numel()));
-      for (size_t i = 0; i < values.size(); ++i) values[i] = (rng.uniform(i) - 0.5) + (p.is_matrix() ? 0.0 : 1.0);
-      store.scatter(store.master(), p, v, Tensor::from<double>(v.shape, values).to(store.master().dtype()));
-    });
-    store.refresh_compute();
-  }
-
-  static Tensor tokens(int64_t batch, int64_t count, int64_t vocabulary, uint64_t stream = 100) {
-    const Philox rng(6, RngPurpose::test, stream);
-    std::vector<int32_t> ids(static_cast<size_t>(batch * count));
-    for (size_t i = 0; i < ids.size(); ++i) {
-      ids[i] = static_cast<int32_t>(rng.below(i, static_cast<uint64_t>(vocabulary)));
-    }
-    return Tensor::from<int32_t>({batch, count}, ids);
-  }
+  static ModelConfig small_config() { return test::small_model_config(GetParam()); }
 };
 
 TEST_P(Kinds, GradientOfTheWholeModelMatchesCentralDifferences) {
   Transformer model(small_config());
-  randomise(model, DType::f64);
-  const Tensor x = tokens(2, 7, 37), y = tokens(2, 7, 37, 101);
+  allocate_random(model, DType::f64);
+  const Tensor x = random_tokens(2, 7, 37), y = random_tokens(2, 7, 37, 101);
   backward(model.loss(x, y, 1.0));
   ParameterStore& store = model.parameters();
   const double h = 1e-5;
@@ -83,8 +51,8 @@ TEST_P(Kinds, GradientOfTheWholeModelMatchesCentralDifferences) {
 
 TEST_P(Kinds, IsCausal) {
   Transformer model(small_config());
-  randomise(model, DType::f32);
-  const Tensor x = tokens(1, 20, 37);
+  allocate_random(model, DType::f32);
+  const Tensor x = random_tokens(1, 20, 37);
   const std::vector<double> before = model.logits(x).to_doubles();
   for (int64_t changed : {19, 12, 3}) {
     const Tensor other = x.clone();
@@ -99,9 +67,9 @@ TEST_P(Kinds, IsCausal) {
 TEST_P(Kinds, ForwardEqualsDecodeWithTheCache) {
   for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
     Transformer model(small_config());
-    randomise(model, dtype);
+    allocate_random(model, dtype);
     const int64_t batch = 2, count = 24, vocabulary = 37;
-    const Tensor x = tokens(batch, count, vocabulary);
+    const Tensor x = random_tokens(batch, count, vocabulary);
     const std::vector<double> whole = model.logits(x).to_doubles();
     // A prompt of five tokens at once, then pairs, then token by token.
     DecodeState state = model.new_decode_state(batch, count);
@@ -121,7 +89,7 @@ TEST_P(Kinds, ForwardEqualsDecodeWithTheCache) {
     EXPECT_EQ(state.length(), count);
     const double bound = dtype == DType::f64 ? 1e-12 : dtype == DType::f32 ? 1e-5 : 3e-2;
     EXPECT_LE(test::relative_error(got, expected), bound) << name_of(dtype);
-    EXPECT_THROW(model.decode(tokens(batch, 1, vocabulary), state), Error);
+    EXPECT_THROW(model.decode(random_tokens(batch, 1, vocabulary), state), Error);
   }
 }
 
@@ -157,8 +125,8 @@ TEST_P(Kinds, CacheBytesFollowTheFormula) {
 
 TEST_P(Kinds, RecomputeGivesEqualLossesAndGradients) {
   Transformer model(small_config());
-  randomise(model, DType::f32);
-  const Tensor x = tokens(2, 9, 37), y = tokens(2, 9, 37, 101);
+  allocate_random(model, DType::f32);
+  const Tensor x = random_tokens(2, 9, 37), y = random_tokens(2, 9, 37, 101);
   auto run = [&](Recompute recompute) {
     model.parameters().zero_gradient();
     const Variable loss = model.loss(x, y, 1.0, recompute);
@@ -187,7 +155,7 @@ TEST_P(Kinds, MemoryEstimateIsWithinATenthOfThePeak) {
       model.allocate(dtype);
       const Tensor& master = model.parameters().master();
       const Tensor m = Tensor::zeros(master.shape(), master.dtype()), v = Tensor::zeros(master.shape(), master.dtype());
-      const Tensor x = tokens(16, 128, 512), y = tokens(16, 128, 512, 101);
+      const Tensor x = random_tokens(16, 128, 512), y = random_tokens(16, 128, 512, 101);
       backward(model.loss(x, y, 1.0, recompute));
       const double peak = static_cast<double>(memory::usage().peak) - before;
       const double estimate = static_cast<double>(estimate_memory(model, 16, dtype, recompute).total());
@@ -198,8 +166,8 @@ TEST_P(Kinds, MemoryEstimateIsWithinATenthOfThePeak) {
 
 TEST_P(Kinds, PaddingStaysZeroInGradients) {
   Transformer model(small_config());
-  randomise(model, DType::f32);
-  backward(model.loss(tokens(2, 9, 37), tokens(2, 9, 37, 101), 1.0));
+  allocate_random(model, DType::f32);
+  backward(model.loss(random_tokens(2, 9, 37), random_tokens(2, 9, 37, 101), 1.0));
   // Squares summed over the named tensors are all there is in the flat buffer.
   ParameterStore& store = model.parameters();
   double named = 0, all = 0;
@@ -211,25 +179,29 @@ TEST_P(Kinds, PaddingStaysZeroInGradients) {
   EXPECT_EQ(named, all);
 }
 
-TEST_P(Kinds, LossAtStepZeroOfASmallModelIsSqrtOfWidthOverThree) {
-  ModelConfig config = small_config();
-  config.width = 192;
-  config.vocab_size = 4096;
-  config.layers = 1;
-  Transformer model(config);
-  model.allocate(DType::f32);
-  model.parameters().initialise(3);
-  // With a tied head and zero output maps the logit of the current token is near sqrt(C/3); others are small beside it.
-  const Tensor x = tokens(4, 24, 4096), y = tokens(4, 24, 4096, 101);
-  const NoGrad no_grad;
-  // The others are normal with variance 1/3.
-  const double expected = std::log(std::exp(std::sqrt(192 / 3.0)) + 4096 * std::exp(1 / 6.0));
-  EXPECT_NEAR(model.loss(x, y, 1.0).value().item(), expected, 0.2);
+// With a tied head and zero output maps the logit of the current token is near sqrt(C/3); the others, normal with
+// variance 1/3, are small beside it.
+TEST_P(Kinds, LossAtStepZeroIsSqrtOfWidthOverThree) {
+  auto loss_at_step_zero = [](int64_t width, int64_t vocabulary, int64_t head_width) {
+    ModelConfig config = small_config();
+    config.width = width;
+    config.vocab_size = vocabulary;
+    config.head_width = head_width;
+    config.layers = 1;
+    Transformer model(config);
+    model.allocate(DType::f32);
+    model.parameters().initialise(3);
+    const NoGrad no_grad;
+    return model.loss(random_tokens(4, 24, vocabulary), random_tokens(4, 24, vocabulary, 101), 1.0).value().item();
+  };
+  EXPECT_NEAR(loss_at_step_zero(192, 4096, 8), std::log(std::exp(std::sqrt(192 / 3.0)) + 4096 * std::exp(1 / 6.0)),
+              0.2);
+  EXPECT_NEAR(loss_at_step_zero(768, 50304, 64), 16.1, 0.3);  // of the small models
 }
 
 TEST_P(Kinds, GreedyGenerationFollowsTheLogits) {
   Transformer model(small_config());
-  randomise(model, DType::f32);
+  allocate_random(model, DType::f32);
   const std::vector<int32_t> prompt{3, 1, 4};
   const SamplingOptions greedy{.temperature = 0};
   std::vector<int32_t> seen;

@@ -4,6 +4,7 @@
 #include <csignal>
 #include <nlohmann/json.hpp>
 
+#include "model/attention_kinds.h"
 #include "run_support.h"
 
 namespace t6::test {
@@ -49,6 +50,27 @@ TEST_F(RunResume, AllKindsOfSamplingAndPrecisionResumeBitwise) {
     ASSERT_EQ(train(whole, variants[i]).code, 0);
     kill_after(parts, 20, variants[i]);
     const Outcome outcome = train(parts, variants[i]);
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    expect_equal_runs(parts, whole);
+  }
+}
+
+// Every attention kind, through the program: killed, resumed, and equal to the undisturbed run.
+TEST_F(RunResume, EveryAttentionKindResumesBitwise) {
+  std::string config = read_file(folder() / "config.yaml");
+  const size_t options = config.find("  tpa: {");
+  ASSERT_NE(options, std::string::npos);
+  config.erase(options, config.find('\n', options) + 1 - options);
+  write_file(folder() / "config.yaml", config);
+  for (const std::string_view kind : kAttentionKindNames) {
+    Overrides overrides = {fmt::format("model.attention={}", kind), "model.heads=4", "logging.tensorboard=false"};
+    if (kind == "mla") overrides.insert(overrides.end(), {"model.mla.q_rank=24", "model.mla.kv_rank=20"});
+    const std::string whole = fmt::format("whole_{}", kind), parts = fmt::format("parts_{}", kind);
+    Outcome outcome = train(whole, overrides);
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    kill_after(parts, 10, overrides);
+    EXPECT_LT(newest_step(parts), kSteps) << "killed too late for this test";
+    outcome = train(parts, overrides);
     ASSERT_EQ(outcome.code, 0) << outcome.err;
     expect_equal_runs(parts, whole);
   }

@@ -9,6 +9,8 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/format.h"
+#include "model/counts.h"
 
 namespace t6 {
 namespace {
@@ -352,6 +354,69 @@ TEST(RunConfig, TrainingNeedsDataAndABatchThatDivides) {
       message(7),
       "train.global_batch: expected a multiple of train.micro_batch x ranks = 24 x 7, got 480; choose a global_batch "
       "that is a multiple of 7");
+}
+
+// What is published of every size: layers, width, rates, windows a GPU and micro-step.
+struct ShippedSize {
+  std::string_view name;
+  int64_t layers, width, ff_width;
+  double lr, min_lr;
+  int64_t micro_batch;
+};
+constexpr ShippedSize kShippedSizes[] = {{"small", 12, 768, 2048, 6e-4, 3e-5, 24},
+                                         {"medium", 24, 1024, 2730, 6e-4, 3e-5, 20},
+                                         {"large", 36, 1280, 3413, 2e-4, 1e-5, 15},
+                                         {"xl", 48, 1600, 4266, 1e-4, 1e-5, 6}};
+// And of every kind, by size.
+struct ShippedKind {
+  std::string_view name;
+  int64_t heads[4], parameters[4];
+};
+constexpr ShippedKind kShippedKinds[] = {
+    {"mha", {12, 16, 20, 25}, {123568128, 353452032, 772131840, 1554892800}},
+    {"mqa", {23, 31, 39, 49}, {123568128, 353452032, 772131840, 1554892800}},
+    {"gqa", {22, 30, 38, 48}, {123568128, 353452032, 772131840, 1554892800}},
+    {"mla", {13, 23, 34, 49}, {123085824, 353863680, 773634048, 1558370304}},
+    {"tpa", {34, 47, 61, 78}, {124342272, 353992704, 773698560, 1555814400}},
+    {"tpa_kvonly", {22, 29, 37, 47}, {124379136, 353157120, 773053440, 1559500800}}};
+
+TEST(RunConfig, ShippedConfigsAreThePublishedModels) {
+  for (size_t i = 0; i < std::size(kShippedSizes); ++i) {
+    for (const ShippedKind& kind : kShippedKinds) {
+      const ShippedSize& size = kShippedSizes[i];
+      const std::string name = fmt::format("t6_{}_{}.yaml", kind.name, size.name);
+      const std::vector<fs::path> files{fs::path(T6_SOURCE_DIR) / "configs" / name};
+      const RunConfig config = load_run_config(files, {});
+      EXPECT_EQ(count(Transformer(config.model)).parameters, kind.parameters[i]) << name;
+      EXPECT_EQ(config.model.layers, size.layers) << name;
+      EXPECT_EQ(config.model.width, size.width) << name;
+      EXPECT_EQ(config.model.feed_forward_width(), size.ff_width) << name;
+      EXPECT_EQ(config.model.heads, kind.heads[i]) << name;
+      EXPECT_EQ(config.model.head_width, 64) << name;
+      EXPECT_EQ(config.optimizer.lr, size.lr) << name;
+      EXPECT_EQ(config.optimizer.min_lr, size.min_lr) << name;
+      EXPECT_EQ(config.train.micro_batch, size.micro_batch) << name;
+      // The comment that opens the file says the same.
+      std::ifstream stream(files[0]);
+      std::string first_line;
+      std::getline(stream, first_line);
+      EXPECT_NE(first_line.find(format_grouped(static_cast<uint64_t>(kind.parameters[i])) + " parameters"),
+                std::string::npos)
+          << first_line;
+    }
+  }
+}
+
+// CONTRIBUTING's way of comparing kinds.
+TEST(RunConfig, TheDemoTakesEveryAttentionKind) {
+  const std::vector<fs::path> files{fs::path(T6_SOURCE_DIR) / "configs" / "demo_tpa.yaml"};
+  for (const std::string_view kind : kAttentionKindNames) {
+    const std::vector<std::string> overrides{fmt::format("model.attention={}", kind)};
+    const RunConfig config = load_run_config(files, overrides);
+    EXPECT_EQ(config.model.kind_name(), kind);
+    EXPECT_NO_THROW(check_trainable(config, 1)) << kind;
+    EXPECT_GT(count(Transformer(config.model)).parameters, 0) << kind;
+  }
 }
 
 TEST(RunConfig, AllShippedConfigsLoad) {
