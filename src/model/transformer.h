@@ -9,7 +9,7 @@
 #include "model/model_config.h"
 #include "model/recompute.h"
 #include "nn/attention/attention.h"
-#include "nn/linear.h"
+#include "nn/swiglu.h"
 
 namespace t6 {
 

@@ -1,4 +1,4 @@
-// Linear maps and the feed-forward block, as modules over a ParameterStore.
+// Linear maps as modules over a ParameterStore.
 #pragma once
 
 #include <string>
@@ -22,18 +22,6 @@ class Linear {
 
  private:
   const Parameter* weight_;
-};
-
-// W_3 (silu(W_1 n) * (W_2 n)), W_1 and W_2 as one product, F padded inside.
-class SwiGluMlp {
- public:
-  SwiGluMlp(ParameterStore& store, const std::string& prefix, int64_t width, int64_t ff_width);
-
-  Variable forward(const Variable& n) const;  // [rows, C] -> [rows, C]
-
- private:
-  Linear gate_up_;
-  const Parameter* down_;
 };
 
 }  // namespace t6

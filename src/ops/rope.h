@@ -1,4 +1,5 @@
-// Rotary position embedding, and the splits of packed products into heads that apply it.
+// Rotary position embedding, and the splits of packed products into heads that apply it. Their kernels, CPU and CUDA,
+// are head_copy.cpp and head_copy.cu: every one of them is a copy of heads that turns them on the way.
 //
 //   y1 = x1 cos + x2 sin,  y2 = -x1 sin + x2 cos   for the pairs (i, i + width/2) at angle position theta^(-2i/width)
 //

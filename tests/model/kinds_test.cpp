@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
+#include "autograd/tape.h"
 #include "base/error.h"
 #include "model/counts.h"
 #include "model/generate.h"
@@ -162,6 +164,29 @@ TEST_P(Kinds, MemoryEstimateIsWithinATenthOfThePeak) {
       EXPECT_NEAR(estimate / peak, 1.0, 0.1) << name_of(dtype) << " recompute " << static_cast<int>(recompute);
     }
   }
+}
+
+// In bf16 the tape would add the gradients of two readers after each had been rounded.
+TEST_P(Kinds, ReadsItsInputInOneProduct) {
+  Transformer model(small_config());
+  allocate_random(model, DType::bf16);
+  const Attention& attention = model.attention();
+  const RopeTable rope = make_rope_table(24, attention.rope_width(), 10000, false, DType::f32);
+  const Variable n(Tensor::full({2 * 9, 10}, DType::bf16, 0.5), Leaf::input);
+  const Variable y = attention.forward(n, {.batch = 2, .tokens = 9, .position = 0, .rope = &rope});
+  int readers = 0;
+  std::set<const Node*> seen;
+  std::vector<const Node*> open{y.impl()->node.get()};
+  while (!open.empty()) {
+    const Node* node = open.back();
+    open.pop_back();
+    if (node == nullptr || !seen.insert(node).second) continue;
+    for (const Node::Edge& edge : node->inputs) {
+      readers += edge.leaf == n.impl();
+      open.push_back(edge.node.get());
+    }
+  }
+  EXPECT_EQ(readers, 1);
 }
 
 TEST_P(Kinds, PaddingStaysZeroInGradients) {

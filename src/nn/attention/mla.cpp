@@ -14,7 +14,8 @@ namespace {
 
 constexpr double kInnerNormEps = 1e-6;
 
-// q = W_qb norm(W_qa n), a head (nope | rope); W_kva n = (c | k_rope); W_kvb norm(c), a head (k nope | v).
+// q = W_qb norm(W_qa n), a head (nope | rope); W_kva n = (c | k_rope); W_kvb norm(c), a head (k nope | v). W_qa and W_kva
+// are one product, so that the gradient of n is one sum, rounded once.
 class LatentAttention : public Attention {
  public:
   LatentAttention(ParameterStore& store, const std::string& prefix, const AttentionShape& s, const mla::Options& o);
@@ -34,12 +35,16 @@ class LatentAttention : public Attention {
  private:
   MlaWidths widths() const { return {heads_, nope_, nope_}; }
   double scale() const { return 1 / std::sqrt(static_cast<double>(nope_ + rope_)); }
-  Variable queries(const Variable& n) const;  // [rows, H (nope + rope)], not yet turned
+  // (W_qa n | c | k_rope), before norms and not turned.
+  std::vector<Variable> codes(const Variable& n) const {
+    return split_columns(a_.forward(n), {q_rank_, latent_, rope_});
+  }
+  Variable queries(const Variable& code) const;  // [rows, H (nope + rope)], not turned
 
   int64_t heads_, nope_, rope_, q_rank_, latent_;
-  Linear q_a_;
+  Linear a_;
   const Parameter* q_norm_;
-  Linear q_b_, kv_a_;
+  Linear q_b_;
   const Parameter* kv_norm_;
   const Parameter* kv_b_;
   Linear out_;
@@ -56,26 +61,27 @@ LatentAttention::LatentAttention(ParameterStore& store, const std::string& prefi
       rope_(o.rope_width),
       q_rank_(o.q_rank),
       latent_(o.kv_rank),
-      q_a_(store, prefix + "q_a_proj.weight", s.width, o.q_rank, fan_in(s.width)),
+      a_(store,
+         {{prefix + "q_a_proj.weight", {o.q_rank, s.width}, fan_in(s.width), 0},
+          {prefix + "kv_a_proj_with_mqa.weight", {o.kv_rank + o.rope_width, s.width}, fan_in(s.width), o.q_rank}},
+         s.width, padded(o.q_rank + o.kv_rank + o.rope_width, kPadding)),
       q_norm_(&store.declare({{prefix + "q_a_layernorm.weight", {o.q_rank}, Init::one(), 0}}, {o.q_rank})),
       q_b_(store, prefix + "q_b_proj.weight", o.q_rank, s.heads * (s.head_width + o.rope_width), fan_in(o.q_rank)),
-      kv_a_(store, prefix + "kv_a_proj_with_mqa.weight", s.width, o.kv_rank + o.rope_width, fan_in(s.width)),
       kv_norm_(&store.declare({{prefix + "kv_a_layernorm.weight", {o.kv_rank}, Init::one(), 0}}, {o.kv_rank})),
       kv_b_(
           &store.declare({{prefix + "kv_b_proj.weight", {s.heads * 2 * s.head_width, o.kv_rank}, fan_in(o.kv_rank), 0}},
                          {s.heads * 2 * s.head_width, o.kv_rank})),
       out_(store, prefix + "c_proj.weight", s.heads * s.head_width, s.width, Init::zero()) {}
 
-Variable LatentAttention::queries(const Variable& n) const {
-  const Variable code = q_a_.forward(n);
+Variable LatentAttention::queries(const Variable& code) const {
   return q_b_.forward(rms_norm(code, kInnerNormEps, code.dtype(), q_norm_->variable()));
 }
 
 Variable LatentAttention::forward(const Variable& n, const AttentionContext& c) const {
-  const std::vector<Variable> parts = split_columns(kv_a_.forward(n), {latent_, rope_});
-  const Variable code = rms_norm(parts[0], kInnerNormEps, parts[0].dtype(), kv_norm_->variable());
+  const std::vector<Variable> parts = codes(n);
+  const Variable code = rms_norm(parts[1], kInnerNormEps, n.dtype(), kv_norm_->variable());
   const Variable kv = linear(code, kv_b_->variable());
-  const Qkv qkv = mla_qkv(split_tokens(queries(n), c), split_tokens(kv, c), split_tokens(parts[1], c), widths(),
+  const Qkv qkv = mla_qkv(split_tokens(queries(parts[0]), c), split_tokens(kv, c), split_tokens(parts[2], c), widths(),
                           *c.rope, c.position);
   const Variable o = attention(qkv.q, qkv.k, qkv.v, scale());
   return out_.forward(reshape(o, {c.batch * c.tokens, heads_ * nope_}));
@@ -92,8 +98,8 @@ Tensor LatentAttention::decode(const Tensor& n, const AttentionContext& c, Layer
   auto at = [](const Tensor& t, int64_t element) {
     return static_cast<std::byte*>(t.raw()) + static_cast<size_t>(element) * size_of(t.dtype());
   };
-  const std::vector<Variable> parts = split_columns(kv_a_.forward(Variable(n)), {latent_, rope_});
-  const Tensor code = rms_norm(parts[0], kInnerNormEps, dtype, kv_norm_->variable()).value();
+  const std::vector<Variable> parts = codes(Variable(n));
+  const Tensor code = rms_norm(parts[1], kInnerNormEps, dtype, kv_norm_->variable()).value();
   const Tensor records = Tensor::empty({rows, record}, dtype, n.device());
   HeadCopyArgs join;
   join.rows = rows;
@@ -107,7 +113,7 @@ Tensor LatentAttention::decode(const Tensor& n, const AttentionContext& c, Layer
             .width = latent_,
             .source_row = latent_,
             .destination_row = record});
-  join.add({.source = parts[1].value().raw(),
+  join.add({.source = parts[2].value().raw(),
             .destination = at(records, latent_),
             .width = rope_,
             .source_row = rope_,
@@ -117,7 +123,7 @@ Tensor LatentAttention::decode(const Tensor& n, const AttentionContext& c, Layer
   cache.append(0, records);
   cache.advance(c.tokens);
 
-  const Tensor q = mla_q(split_tokens(queries(Variable(n)), c), widths(), *c.rope, c.position).value();
+  const Tensor q = mla_q(split_tokens(queries(parts[0]), c), widths(), *c.rope, c.position).value();
   const Tensor latent_q = Tensor::empty({c.batch, c.tokens, heads_, record}, dtype, n.device());
   const Tensor latent_o = Tensor::empty({rows, heads_ * nope_}, dtype, n.device());
   const Tensor w = kv_b_->variable().value();
