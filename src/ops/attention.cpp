@@ -5,8 +5,9 @@
 namespace t6 {
 namespace {
 
-constexpr Kernel<AttentionArgs> kForward{"attention", &cpu::attention, nullptr};
-constexpr Kernel<AttentionBackwardArgs> kBackward{"attention_backward", &cpu::attention_backward, nullptr};
+constexpr Kernel<AttentionArgs> kForward{"attention", &cpu::attention, T6_CUDA_KERNEL(cuda::attention)};
+constexpr Kernel<AttentionBackwardArgs> kBackward{"attention_backward", &cpu::attention_backward,
+                                                  T6_CUDA_KERNEL(cuda::attention_backward)};
 
 // Everything but the outputs.
 AttentionArgs args_for(const char* op, const Tensor& q, const Tensor& k, const Tensor& v, int64_t offset,

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/rng.h"
+#include "support/device.h"
 #include "support/op_check.h"
 #include "support/threads.h"
 
@@ -75,17 +76,24 @@ struct Pass {
   Values o, dq, dk, dv;
 };
 
+// f64 is for the CPU alone.
+Device device_for(DType dtype) {
+  return dtype == DType::f64 ? kCpu : test::test_device();
+}
+Tensor make(const Shape& shape, const Values& values, DType dtype) {
+  return Tensor::from<double>(shape, values).to(dtype).to(device_for(dtype));
+}
+
 // Forward and backward with a fixed cotangent.
 Pass run(const Sizes& s, DType dtype, double spread = 1.0) {
-  auto make = [&](const Shape& shape, uint64_t stream) {
-    return Variable(Tensor::from<double>(shape, random_values(shape.numel(), stream, spread)).to(dtype), Leaf::input);
+  auto leaf = [&](const Shape& shape, uint64_t stream) {
+    return Variable(make(shape, random_values(shape.numel(), stream, spread), dtype), Leaf::input);
   };
-  const Variable q = make(s.q_shape(), 0), k = make(s.k_shape(), 1), v = make(s.v_shape(), 2);
+  const Variable q = leaf(s.q_shape(), 0), k = leaf(s.k_shape(), 1), v = leaf(s.v_shape(), 2);
   const Variable o = attention(q, k, v, 1 / std::sqrt(static_cast<double>(s.qk)));
   Variable root(Tensor::full({1}, DType::f64, 0.0));
-  record("weigh", {o}, {&root}, [&](Gradients& g) {
-    g.give(0, Tensor::from<double>(o.shape(), random_values(o.value().numel(), 3)).to(dtype));
-  });
+  record("weigh", {o}, {&root},
+         [&](Gradients& g) { g.give(0, make(o.shape(), random_values(o.value().numel(), 3), dtype)); });
   backward(root);
   return {o.value().to_doubles(), q.grad().to_doubles(), k.grad().to_doubles(), v.grad().to_doubles()};
 }
@@ -179,6 +187,13 @@ TEST(Attention, MoreGroupsThanUnits) {
   check_precisions({.batch = 33, .queries = 20, .heads = 8, .groups = 4, .qk = 8, .v = 8});
 }
 
+// Every width of tile: 5 and 40 are no multiples of 16 bytes and of a tile's columns, above 128 tiles are lower.
+TEST(Attention, WideHeads) {
+  for (const auto& [qk, v] : {std::pair(64, 64), {40, 24}, {21, 5}, {96, 64}, {128, 128}, {64, 136}, {256, 250}}) {
+    check_precisions({.batch = 1, .queries = 70, .heads = 2, .groups = 1, .qk = qk, .v = v});
+  }
+}
+
 TEST(Attention, IsCausal) {
   const Sizes s{.batch = 1, .queries = 150, .heads = 2, .groups = 1, .qk = 8, .v = 8};
   const int64_t changed = 70;
@@ -186,11 +201,8 @@ TEST(Attention, IsCausal) {
     auto out = [&](double shift) {
       Values k = random_values(s.k_shape().numel(), 1), v = random_values(s.v_shape().numel(), 2);
       for (int64_t d = 0; d < 8; ++d) k[changed * 8 + d] += shift, v[changed * 8 + d] -= shift;
-      auto make = [&](const Shape& shape, const Values& x) {
-        return Variable(Tensor::from<double>(shape, x).to(dtype));
-      };
-      return attention(make(s.q_shape(), random_values(s.q_shape().numel(), 0)), make(s.k_shape(), k),
-                       make(s.v_shape(), v), 0.3)
+      const Variable q(make(s.q_shape(), random_values(s.q_shape().numel(), 0), dtype));
+      return attention(q, Variable(make(s.k_shape(), k, dtype)), Variable(make(s.v_shape(), v, dtype)), 0.3)
           .value()
           .to_doubles();
     };
@@ -250,8 +262,9 @@ TEST(AttentionDecode, SeesTheCacheUpToItsOwnRow) {
         kt.slice((b * 150 + seen) * 16, {(150 - seen) * 16}).fill(NAN);
         vt.slice((b * 150 + seen) * 10, {(150 - seen) * 10}).fill(NAN);
       }
+      const Device device = device_for(dtype);
       const Tensor o =
-          attention_decode(Tensor::from<double>(s.q_shape(), q).to(dtype), kt.to(dtype), vt.to(dtype), 60, 0.3);
+          attention_decode(make(s.q_shape(), q, dtype), kt.to(dtype).to(device), vt.to(dtype).to(device), 60, 0.3);
       EXPECT_LE(relative_error(o.to_doubles(), expected), bound) << queries << " " << name_of(dtype);
     }
   }
