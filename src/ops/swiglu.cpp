@@ -60,8 +60,9 @@ void swiglu_backward(const SwigluBackwardArgs& a) {
 
 namespace {
 
-constexpr Kernel<SwigluForwardArgs> kForward{"swiglu", &cpu::swiglu_forward, nullptr};
-constexpr Kernel<SwigluBackwardArgs> kBackward{"swiglu_backward", &cpu::swiglu_backward, nullptr};
+constexpr Kernel<SwigluForwardArgs> kForward{"swiglu", &cpu::swiglu_forward, T6_CUDA_KERNEL(cuda::swiglu_forward)};
+constexpr Kernel<SwigluBackwardArgs> kBackward{"swiglu_backward", &cpu::swiglu_backward,
+                                               T6_CUDA_KERNEL(cuda::swiglu_backward)};
 
 }  // namespace
 

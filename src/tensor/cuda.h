@@ -68,17 +68,33 @@ struct alignas(sizeof(T) * N) Pack {
   T v[N];
 };
 
+// A GPU stops at an address that is not; the emulated one does here.
+template <class P>
+__device__ inline void require_aligned([[maybe_unused]] const void* at) {
+#if defined(T6_CUDA_EMULATION)
+  t6_emulation::require_aligned(at, alignof(P));
+#endif
+}
+
 template <int N, class T>
 __device__ inline Pack<T, N> load_pack(const T* from) {
+  require_aligned<Pack<T, N>>(from);
   return *reinterpret_cast<const Pack<T, N>*>(from);
 }
 template <int N, class T>
 __device__ inline void store_pack(T* to, const Pack<T, N>& pack) {
+  require_aligned<Pack<T, N>>(to);
   *reinterpret_cast<Pack<T, N>*>(to) = pack;
 }
 
 // Elements of T in 16 bytes.
 template <class T>
 inline constexpr int kPackOf = 16 / static_cast<int>(sizeof(T));
+
+// Whether every address is a multiple of `bytes`; null is.
+template <class... T>
+bool aligned_to(size_t bytes, const T*... at) {
+  return ((reinterpret_cast<uintptr_t>(at) % bytes == 0) && ...);
+}
 
 }  // namespace t6::cuda

@@ -124,13 +124,11 @@ void fiber_main(transfer_t from) {
   leave(b, true);
 }
 
-// The order of threads within a block is open: T6_EMULATION_ORDER=reverse runs them from the last to the first.
+// The order of blocks and of threads within a block is open: T6_EMULATION_ORDER=reverse runs them from the last to the
+// first. Read at every launch, so that a test can compare.
 bool reverse_order() {
-  static const bool reverse = [] {
-    const char* order = std::getenv("T6_EMULATION_ORDER");
-    return order != nullptr && std::strcmp(order, "reverse") == 0;
-  }();
-  return reverse;
+  const char* order = std::getenv("T6_EMULATION_ORDER");
+  return order != nullptr && std::strcmp(order, "reverse") == 0;
 }
 
 void run_fiber(Block& b, int number) {
@@ -143,7 +141,7 @@ void run_fiber(Block& b, int number) {
   f.context = back.fctx;
 }
 
-void run_block(const dim3& index, const cudaLaunchConfig_t& config, const std::function<void()>& thread) {
+void run_block(const dim3& index, const cudaLaunchConfig_t& config, const std::function<void()>& thread, bool reverse) {
   Block& b = block();
   const dim3 size = config.blockDim;
   const int threads = static_cast<int>(size.x * size.y * size.z);
@@ -170,7 +168,7 @@ void run_block(const dim3& index, const cudaLaunchConfig_t& config, const std::f
   while (b.live > 0) {
     b.progress = false;
     for (int i = 0; i < threads; ++i) {
-      const int t = reverse_order() ? threads - 1 - i : i;
+      const int t = reverse ? threads - 1 - i : i;
       if (!b.fibers[static_cast<size_t>(t)].done) run_fiber(b, t);
     }
     if (!b.progress) stop("a barrier is waited for by some threads and never reached by others");
@@ -200,6 +198,10 @@ void arrive_warp(Block& b, unsigned mask) {
 }
 
 }  // namespace
+
+void require_aligned(const void* at, size_t bytes) {
+  if (reinterpret_cast<uintptr_t>(at) % bytes != 0) stop("a pack of numbers is moved from or to an unaligned address");
+}
 
 int lane() {
   return block().fiber().number % kWarp;
@@ -240,12 +242,13 @@ cudaError_t run_grid(const cudaLaunchConfig_t& config, std::function<void()> thr
   }
   enqueue([config, grid, thread = std::move(thread)] {
     const int64_t blocks = int64_t{grid.x} * grid.y * grid.z;
+    const bool reverse = reverse_order();
 #pragma omp parallel for schedule(dynamic) if (blocks > 1)
     for (int64_t i = 0; i < blocks; ++i) {
-      const auto at = static_cast<uint64_t>(i);
+      const auto at = static_cast<uint64_t>(reverse ? blocks - 1 - i : i);
       run_block(dim3(static_cast<unsigned>(at % grid.x), static_cast<unsigned>(at / grid.x % grid.y),
                      static_cast<unsigned>(at / grid.x / grid.y)),
-                config, thread);
+                config, thread, reverse);
     }
   });
   return cudaSuccess;

@@ -3,8 +3,8 @@
 // Kernels run on the CPU, block by block, every thread of a block as a fiber of its own. Barriers and warp operations
 // switch fibers, so the arithmetic, the indexing and the synchronisation of a kernel are those of the GPU; its timing,
 // its memory model and its tensor cores are not. A barrier that some threads of the block never reach, a warp operation
-// with lanes that have exited, or a launch beyond the limits of sm_80 stops the program with a message; the sanitizers
-// see every access.
+// with lanes that have exited, a pack off its alignment, or a launch beyond the limits of sm_80 stops the program with a
+// message; the sanitizers see every access.
 //
 // Only what this project uses is here.
 #pragma once
@@ -82,6 +82,8 @@ uint64_t exchange(unsigned mask, uint64_t value, int source);
 // One bit a lane of the mask whose predicate holds.
 unsigned ballot(unsigned mask, bool predicate);
 int lane();
+// Stops the program when an address is no multiple of `bytes`.
+void require_aligned(const void* at, size_t bytes);
 
 template <class T>
 T exchange_as(unsigned mask, T value, int source) {
