@@ -282,7 +282,7 @@ void matmul(const MatmulArgs& args) {
 }  // namespace cpu
 
 namespace {
-constexpr Kernel<MatmulArgs> kMatmul{"matmul", &cpu::matmul, nullptr};
+constexpr Kernel<MatmulArgs> kMatmul{"matmul", &cpu::matmul, T6_CUDA_KERNEL(cuda::matmul)};
 }  // namespace
 
 void matmul(Device device, const MatmulArgs& a) {
@@ -298,6 +298,31 @@ void matmul(Device device, const MatmulArgs& a) {
            a.ldb, a.ldc, a.m, a.k, a.k, a.n);
   kMatmul(device, a);
 }
+
+std::string to_string(const MatmulAlgorithm& algorithm) {
+  const MatmulArgs& p = algorithm.product;
+  auto matrix = [](int64_t rows, int64_t columns, bool transposed) {
+    return transposed ? fmt::format("[{}, {}]^T", columns, rows) : fmt::format("[{}, {}]", rows, columns);
+  };
+  const std::string time =
+      algorithm.microseconds > 0 ? fmt::format("{:.1f} us", algorithm.microseconds) : std::string("not measured");
+  return fmt::format("{} -> {} {} {} {} {}, ld {} {} {}: algorithm {}, tile {}, stages {}, split-k {}, of {}, {}",
+                     name_of(p.in_dtype), name_of(p.out_dtype), matrix(p.m, p.n, false), p.accumulate ? "+=" : "=",
+                     matrix(p.m, p.k, p.transpose_a), matrix(p.k, p.n, p.transpose_b), p.lda, p.ldb, p.ldc,
+                     algorithm.id, algorithm.tile, algorithm.stages, algorithm.split_k, algorithm.candidates, time);
+}
+
+// Defined in matmul.cu where there is CUDA.
+#if !defined(T6_HAVE_CUDA)
+void prepare_matmul(Device) {}
+void set_matmul_choice(MatmulChoice) {}
+std::vector<MatmulAlgorithm> matmul_algorithms() {
+  return {};
+}
+std::string gpu_matmul_library_version() {
+  return {};
+}
+#endif
 
 std::string matmul_library_version() {
   const dnnl_version_t* v = dnnl_version();

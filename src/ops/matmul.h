@@ -2,10 +2,12 @@
 //
 //   C = op(A) op(B)   or   C += op(A) op(B)       op(X) = X or X^T
 //
-// Kernel level: nothing here is on the tape. Products accumulate in f32 (f64 for f64) whatever the dtypes.
+// Kernel level: nothing here is on the tape. Products accumulate in f32 (f64 for f64) whatever the dtypes; f32 inputs are
+// never rounded to tf32. On the CPU by oneDNN, on a GPU by cuBLASLt.
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "tensor/device.h"
 #include "tensor/dtype.h"
@@ -34,8 +36,41 @@ inline double flops_of(const MatmulArgs& args) {
 }
 
 // Runs the product on `device`. Error(internal) on dtypes that do not go together, negative sizes or leading dimensions
-// shorter than a row.
+// shorter than a row, and on f64 on a GPU.
 void matmul(Device device, const MatmulArgs& args);
+
+// Makes ready what products on `device` need once: on a GPU the library (Error(usage) when it is not installed) and 32 MiB
+// of workspace. The first product does it too, but not while a graph is captured: call it, or multiply, before.
+void prepare_matmul(Device device);
+
+// How the algorithm of a GPU product is chosen among the library's suggestions, all of which give the same bits at every
+// run of one and the same algorithm. A product (sizes, leading dimensions, transposes, dtypes, accumulation, alignment)
+// keeps its algorithm from its first call on.
+enum class MatmulChoice : uint8_t {
+  timed,  // the fastest, measured at the first call; the clock decides, so two processes may differ in last bits.
+          // Small products, and those first seen while a graph is captured, take `first`.
+  first,  // the library's first: the same in every process, on one kind of GPU and version of the library
+};
+// For the whole process; `timed` until set. Forgets the choices made under the other one.
+void set_matmul_choice(MatmulChoice choice);
+
+struct MatmulAlgorithm {
+  MatmulArgs product;  // its pointers are null
+  // As cuBLASLt numbers them.
+  int id;
+  int tile;
+  int stages;
+  int split_k;              // parts of k that are summed on their own, then together in f32
+  int candidates;           // suggestions it was chosen from
+  double microseconds = 0;  // of one product; 0: not measured
+};
+// The choices made so far on this process' GPU, in the order of first calls.
+std::vector<MatmulAlgorithm> matmul_algorithms();
+// "bf16 -> f32 [768, 768] += [768, 8192]^T [8192, 768], ld 768 768 768: algorithm 66, tile 20, ..."
+std::string to_string(const MatmulAlgorithm& algorithm);
+
+// Version of the library behind the GPU products, loading it: "13.1.0". Empty where there is no GPU.
+std::string gpu_matmul_library_version();
 
 // Version of the library behind the CPU products: "2.6.3".
 std::string matmul_library_version();
@@ -48,6 +83,7 @@ void matmul(const MatmulArgs& args);
 void matmul_bf16_through_f32(const MatmulArgs& args);
 }  // namespace cpu
 namespace cuda {
+// Unchecked but for f64. On the current stream, called by one thread at a time.
 void matmul(const MatmulArgs& args);
 }  // namespace cuda
 

@@ -431,6 +431,13 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
   t6_emulation::enqueue([=] { std::memset(to, value, bytes); });
   return cudaSuccess;
 }
+cudaError_t cudaMemset2DAsync(void* to, size_t pitch, int value, size_t width, size_t height, cudaStream_t) {
+  if (width > pitch && height > 1) return cudaErrorInvalidValue;
+  t6_emulation::enqueue([=] {
+    for (size_t row = 0; row < height; ++row) std::memset(static_cast<char*>(to) + row * pitch, value, width);
+  });
+  return cudaSuccess;
+}
 cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int value) {
   return value > static_cast<int>(t6::cuda::kMaxSharedBytes) ? cudaErrorInvalidValue : cudaSuccess;
 }
