@@ -11,6 +11,7 @@ namespace cpu {
 void adamw(const AdamWArgs& a) {
   const double t = static_cast<double>(a.step);
   const float scale = static_cast<float>(a.gradient_scale) * (a.clip != nullptr ? *a.clip : 1.0F);
+  if (std::isnan(scale)) return;
   const float keep = static_cast<float>(1.0 - a.lr * a.weight_decay);
   const float pull1 = static_cast<float>(1.0 - a.beta1);
   const float beta2 = static_cast<float>(a.beta2), pull2 = static_cast<float>(1.0 - a.beta2);

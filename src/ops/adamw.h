@@ -6,7 +6,7 @@
 //   p -= lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps)
 //
 // Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019. Everything is f32; each element is computed on
-// its own, so results do not depend on the thread count or on how a range is cut into calls.
+// its own, so results do not depend on the thread count, the alignment or on how a range is cut into calls.
 #pragma once
 
 #include "tensor/device.h"
@@ -31,8 +31,9 @@ struct AdamWArgs {
   double gradient_scale = 1.0;
 };
 
-// Updates in place. Error(internal) when step < 1. A non-finite gradient spreads into parameter and moments: look at
-// the norm first.
+// Updates in place. Error(internal) when step < 1. Where gradient_scale * clip is NaN, as norm_and_clip() makes it for a
+// gradient that is not finite, nothing is written. Without that a non-finite gradient spreads into parameter and
+// moments.
 void adamw(Device device, const AdamWArgs& args);
 
 namespace cpu {

@@ -36,19 +36,20 @@ void sum(const SumArgs& a) {
 
 void norm_and_clip(const NormAndClipArgs& a) {
   const double norm = std::sqrt(*a.sum);
-  const double clip =
-      std::isfinite(norm) ? (norm > a.max_norm ? a.max_norm / norm : 1.0) : std::numeric_limits<double>::quiet_NaN();
+  const bool bad = !std::isfinite(norm) || (a.previous != nullptr && std::isnan(a.previous[1]));
+  const double clip = norm > a.max_norm ? a.max_norm / norm : 1.0;
   a.norm_and_clip[0] = static_cast<float>(norm);
-  a.norm_and_clip[1] = static_cast<float>(clip);
+  a.norm_and_clip[1] = bad ? std::numeric_limits<float>::quiet_NaN() : static_cast<float>(clip);
 }
 
 }  // namespace cpu
 
 namespace {
 
-constexpr Kernel<SquaresArgs> kSquares{"sum_of_squares", &cpu::squares, nullptr};
-constexpr Kernel<SumArgs> kSum{"sum_of_squares", &cpu::sum, nullptr};
-constexpr Kernel<NormAndClipArgs> kNormAndClip{"norm_and_clip", &cpu::norm_and_clip, nullptr};
+constexpr Kernel<SquaresArgs> kSquares{"sum_of_squares", &cpu::squares, T6_CUDA_KERNEL(cuda::squares)};
+constexpr Kernel<SumArgs> kSum{"sum_of_squares", &cpu::sum, T6_CUDA_KERNEL(cuda::sum)};
+constexpr Kernel<NormAndClipArgs> kNormAndClip{"norm_and_clip", &cpu::norm_and_clip,
+                                               T6_CUDA_KERNEL(cuda::norm_and_clip)};
 
 int64_t blocks_of(const Tensor& t) {
   return (t.numel() + kSquaresBlock - 1) / kSquaresBlock;
@@ -78,12 +79,17 @@ Tensor sum_of_squares(const std::vector<Tensor>& tensors) {
   return sum;
 }
 
-Tensor norm_and_clip(const Tensor& sum, double max_norm) {
+Tensor norm_and_clip(const Tensor& sum, double max_norm, const Tensor& previous) {
   T6_CHECK(sum.numel() == 1 && sum.dtype() == DType::f64, "[norm_and_clip] expected one f64, got {} {}",
            name_of(sum.dtype()), to_string(sum.shape()));
   T6_CHECK(max_norm > 0, "[norm_and_clip] expected max_norm > 0, got {}", max_norm);
+  T6_CHECK(!previous.defined() ||
+               (previous.numel() == 2 && previous.dtype() == DType::f32 && previous.device() == sum.device()),
+           "[norm_and_clip] expected two f32 on {} from the step before, got {} {} on {}", to_string(sum.device()),
+           name_of(previous.dtype()), to_string(previous.shape()), to_string(previous.device()));
   Tensor out = Tensor::empty({2}, DType::f32, sum.device());
-  kNormAndClip(sum.device(), {sum.data<double>(), out.data<float>(), max_norm});
+  kNormAndClip(sum.device(), {sum.data<double>(), previous.defined() ? previous.data<float>() : nullptr,
+                              out.data<float>(), max_norm});
   return out;
 }
 

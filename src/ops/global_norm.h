@@ -2,8 +2,8 @@
 //
 //   norm = sqrt(sum over tensors and elements of g^2),  clip = min(1, max_norm / norm)
 //
-// Squares are summed in f64 in blocks of fixed size, and the blocks in a fixed tree: the result does not depend on the
-// thread count, and a finite gradient never overflows.
+// Squares are summed in f64 in blocks of fixed size, and the blocks in a tree fixed by their number: the result does not
+// depend on the thread count or the schedule, and a finite gradient never overflows. CPU and GPU differ by f64 rounding.
 #pragma once
 
 #include <vector>
@@ -17,8 +17,10 @@ namespace t6 {
 Tensor sum_of_squares(const std::vector<Tensor>& tensors);
 
 // f32 [2] on the device of `sum`: the norm, and the factor to scale gradients with so that their norm is at most
-// max_norm (> 0; infinity: never clip). The factor is NaN when the norm is not finite.
-Tensor norm_and_clip(const Tensor& sum, double max_norm);
+// max_norm (> 0; infinity: never clip). The factor is NaN when the norm is not finite, and adamw() then changes nothing.
+// `previous`, when defined, is the result of the step before: where its factor is NaN the new one is too, so that
+// nothing is applied after a bad step until a host that looks at results one step late has seen it.
+Tensor norm_and_clip(const Tensor& sum, double max_norm, const Tensor& previous = {});
 
 // Kernel contracts.
 inline constexpr int64_t kSquaresBlock = 8192;  // elements a partial sum
@@ -30,12 +32,13 @@ struct SquaresArgs {
 };
 struct SumArgs {
   double* partials;  // [count], destroyed
-  double* sum;       // [1]: their sum, halves of the range first
+  double* sum;       // [1]: their sum
   int64_t count;
 };
 struct NormAndClipArgs {
-  const double* sum;     // [1]
-  float* norm_and_clip;  // [2]
+  const double* sum;      // [1]
+  const float* previous;  // [2] norm_and_clip of the step before, or null
+  float* norm_and_clip;   // [2]
   double max_norm;
 };
 

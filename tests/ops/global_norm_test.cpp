@@ -7,7 +7,9 @@
 #include <limits>
 
 #include "base/error.h"
-#include "base/rng.h"
+#include "support/device.h"
+#include "support/every_order.h"
+#include "support/random_tensor.h"
 
 namespace t6 {
 namespace {
@@ -15,18 +17,14 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 Tensor random_tensor(int64_t count, uint64_t stream) {
-  const Philox rng(11, RngPurpose::test, stream);
-  Tensor t = Tensor::empty({count}, DType::f32);
-  for (int64_t i = 0; i < count; ++i) {
-    t.data<float>()[i] = static_cast<float>(rng.uniform(static_cast<uint64_t>(i)) - 0.5);
-  }
-  return t;
+  return test::random_tensor({count}, DType::f32, stream, test::test_device());
 }
 
 TEST(GlobalNorm, SumsEveryElementOnce) {
   memory::set_poison(true);
   const std::vector<Tensor> tensors{random_tensor(1, 0), random_tensor(kSquaresBlock, 1),
-                                    Tensor::zeros({0}, DType::f32), random_tensor(3 * kSquaresBlock + 17, 2)};
+                                    Tensor::zeros({0}, DType::f32, test::test_device()),
+                                    random_tensor(3 * kSquaresBlock + 17, 2)};
   double expected = 0;
   for (const Tensor& t : tensors) {
     for (const double x : t.to_doubles()) expected += x * x;
@@ -49,8 +47,29 @@ TEST(GlobalNorm, SameForEveryThreadCount) {
   for (const double sum : sums) EXPECT_EQ(sum, sums[0]);
 }
 
-std::vector<double> clip(double sum, double max_norm) {
-  return norm_and_clip(Tensor::full({1}, DType::f64, sum), max_norm).to_doubles();
+// Where a tensor begins does not matter either.
+TEST(GlobalNorm, SameInEveryOrderAndAlignment) {
+  const int64_t count = 5 * kSquaresBlock + 4099;
+  const Tensor all = random_tensor(count + 1, 0);
+  const Tensor shifted = all.slice(1, {count});
+  test::expect_same_in_every_order([&] { return std::vector<Tensor>{sum_of_squares({shifted, all})}; });
+  EXPECT_EQ(sum_of_squares({shifted}).item(), sum_of_squares({shifted.clone()}).item());
+}
+
+TEST(GlobalNorm, ManyPartials) {
+  const int64_t count = 1500;  // more than the threads of a block
+  const Tensor t = test::random_tensor({count}, DType::f32, 9);
+  std::vector<Tensor> tensors;
+  double expected = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    tensors.push_back(t.slice(i, {1}).to(test::test_device()));
+    expected += static_cast<double>(t.data<float>()[i]) * static_cast<double>(t.data<float>()[i]);
+  }
+  EXPECT_NEAR(sum_of_squares(tensors).item(), expected, 1e-12 * expected);
+}
+
+std::vector<double> clip(double sum, double max_norm, const Tensor& previous = {}) {
+  return norm_and_clip(Tensor::full({1}, DType::f64, sum, test::test_device()), max_norm, previous).to_doubles();
 }
 
 TEST(GlobalNorm, ClipFactor) {
@@ -63,7 +82,7 @@ TEST(GlobalNorm, ClipFactor) {
 }
 
 TEST(GlobalNorm, LargeButFiniteGradientsStayFinite) {
-  const Tensor t = Tensor::full({4}, DType::f32, 1e30);
+  const Tensor t = Tensor::full({4}, DType::f32, 1e30, test::test_device());
   const std::vector<double> out = norm_and_clip(sum_of_squares({t}), 1.0).to_doubles();
   EXPECT_NEAR(out[0], 2e30, 1e24);
   EXPECT_NEAR(out[1], 5e-31, 1e-37);
@@ -71,8 +90,9 @@ TEST(GlobalNorm, LargeButFiniteGradientsStayFinite) {
 
 TEST(GlobalNorm, NonFiniteElementsShow) {
   for (const double bad : {kInfinity, -kInfinity, std::nan("")}) {
-    const Tensor t = random_tensor(20'000, 3);
-    t.data<float>()[12'345] = static_cast<float>(bad);
+    const Tensor host = test::random_tensor({20'000}, DType::f32, 3);
+    host.data<float>()[12'345] = static_cast<float>(bad);
+    const Tensor t = host.to(test::test_device());
     const Tensor sum = sum_of_squares({random_tensor(100, 4), t});
     EXPECT_FALSE(std::isfinite(sum.item()));
     const std::vector<double> out = norm_and_clip(sum, 1.0).to_doubles();
@@ -81,7 +101,26 @@ TEST(GlobalNorm, NonFiniteElementsShow) {
   }
 }
 
+TEST(GlobalNorm, StaysNaNAfterABadStep) {
+  Tensor last;
+  auto step = [&last](double sum) {
+    last = norm_and_clip(Tensor::full({1}, DType::f64, sum, test::test_device()), 1.0, last);
+    return last.to_doubles();
+  };
+  EXPECT_EQ(step(4.0), (std::vector<double>{2.0, 0.5}));
+  EXPECT_EQ(step(0.25), (std::vector<double>{0.5, 1.0}));  // a clipped step is no bad one
+  EXPECT_TRUE(std::isnan(step(kInfinity)[1]));
+  for (int i = 0; i < 3; ++i) {
+    const std::vector<double> out = step(4.0);
+    EXPECT_EQ(out[0], 2.0);
+    EXPECT_TRUE(std::isnan(out[1]));
+  }
+  last = Tensor();
+  EXPECT_EQ(step(4.0)[1], 0.5);
+}
+
 TEST(GlobalNorm, RejectsOtherDtypes) {
+  EXPECT_THROW(clip(1.0, 1.0, Tensor::zeros({1}, DType::f32, test::test_device())), Error);
   EXPECT_THROW(sum_of_squares({}), Error);
   EXPECT_THROW(sum_of_squares({Tensor::zeros({4}, DType::bf16)}), Error);
 }
