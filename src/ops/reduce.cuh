@@ -11,16 +11,25 @@ __device__ inline T warp_sum(T value) {
   return value;
 }
 
-// Sum over a block of kThreads threads, returned to every one of them. May be called again after a __syncthreads().
+// Sum over a block of `warps` whole warps, returned to every thread of it; all of them call. The barrier it starts with
+// lets it be called anywhere, any number of times.
+template <class T>
+__device__ inline T block_sum_of(T value, int warps) {
+  value = warp_sum(value);
+  if (warps == 1) return value;
+  __shared__ T partial[kWarp];
+  __syncthreads();  // the last call's partial sums have been read
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  if (lane == 0) partial[threadIdx.x / kWarp] = value;
+  __syncthreads();
+  return warp_sum(lane < warps ? partial[lane] : T(0));
+}
+
+// The same for a block whose size is known when it is compiled.
 template <int kThreads, class T>
 __device__ inline T block_sum(T value) {
   static_assert(kThreads % kWarp == 0 && kThreads / kWarp <= kWarp);
-  __shared__ T partial[kThreads / kWarp];
-  value = warp_sum(value);
-  if (threadIdx.x % kWarp == 0) partial[threadIdx.x / kWarp] = value;
-  __syncthreads();
-  value = threadIdx.x % kWarp < kThreads / kWarp ? partial[threadIdx.x % kWarp] : T(0);
-  return warp_sum(value);
+  return block_sum_of(value, kThreads / kWarp);
 }
 
 }  // namespace t6::cuda

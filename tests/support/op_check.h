@@ -37,8 +37,9 @@ struct OpCheck {
   // The same function composed of plain loops over f64 values.
   std::function<std::vector<std::vector<double>>(const std::vector<std::vector<double>>& inputs)> reference;
   Tolerance tolerance = {};
-  bool bf16 = true;      // the operation has a bf16 mode
-  bool is_root = false;  // the operation returns a loss that must be the root of backward(): no cotangents
+  bool bf16 = true;         // the operation has a bf16 mode
+  bool differences = true;  // central differences of the reference; off where they would take long
+  bool is_root = false;     // the operation returns a loss that must be the root of backward(): no cotangents
 };
 
 // Checks, reporting through GoogleTest:
