@@ -1,7 +1,8 @@
 // Where the time of a computation goes: seconds and FLOPs by name, from scopes around its parts.
 //
 // Time is exclusive: what an inner scope takes is not counted in the outer one of the same thread. Off, a scope costs
-// one relaxed load. Meant for work that is done when the scope ends: on a GPU it would measure launches.
+// one relaxed load. A scope measures the host's clock, for work that is done when it ends, or marks of a device that does
+// its work later.
 #pragma once
 
 #include <atomic>
@@ -17,6 +18,22 @@ struct Entry {
   double seconds = 0;  // exclusive
   uint64_t calls = 0;
   double flops = 0;
+  double bytes = 0;  // least traffic to memory, where it is known
+};
+
+// What a scope is expected to cost, as far as it is known.
+struct Work {
+  double flops = 0;
+  double bytes = 0;
+};
+
+// A device with an order of work of its own. Used by one thread.
+class DeviceClock {
+ public:
+  virtual ~DeviceClock() = default;
+  virtual int mark() = 0;                        // a point in the order of work
+  virtual double seconds(int from, int to) = 0;  // between two of them; waits until the second is reached
+  virtual void forget() = 0;                     // all marks
 };
 
 // Begins with nothing counted; scopes of all threads count from now on.
@@ -33,9 +50,9 @@ inline bool active() {
 
 class Scope {
  public:
-  // `name` is a literal. flops: of the work inside, as far as it is known.
-  explicit Scope(const char* name, double flops = 0) {
-    if (active()) begin(name, flops);
+  // `name` is a literal. With a device clock, which then holds no other scopes inside, its time is measured.
+  explicit Scope(const char* name, const Work& work = {}, DeviceClock* device = nullptr) {
+    if (active()) begin(name, work, device);
   }
   ~Scope() {
     if (name_ != nullptr) end();
@@ -44,11 +61,13 @@ class Scope {
   Scope& operator=(const Scope&) = delete;
 
  private:
-  void begin(const char* name, double flops);
+  void begin(const char* name, const Work& work, DeviceClock* device);
   void end();
 
   const char* name_ = nullptr;
-  double flops_ = 0;
+  Work work_;
+  DeviceClock* device_ = nullptr;
+  int from_ = 0;      // mark of the device
   double inner_ = 0;  // seconds of scopes inside
   Scope* outer_ = nullptr;
   std::chrono::steady_clock::time_point started_;

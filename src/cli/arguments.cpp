@@ -77,6 +77,13 @@ CLI::Validator one_of(std::vector<std::string> names) {
       words);
 }
 
+void add_device(CLI::App* command, DeviceChoice& device) {
+  command->add_option("--device", device, "where to compute; auto: a GPU when there is one")
+      ->type_name("DEVICE")
+      ->transform(one_of({"auto", "cpu", "cuda"}))
+      ->default_str("auto");
+}
+
 std::string unescape(const std::string& text, const std::string& option) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {

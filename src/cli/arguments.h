@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "train/run_config.h"
+
 namespace t6::cli {
 
 // An integer from min to max. Error text: "expected an integer from 1 to 10, got '0'".
@@ -17,6 +19,9 @@ CLI::Validator number_from(double min);
 
 // One of `names`, for an enum whose enumerators have these names in order from 0.
 CLI::Validator one_of(std::vector<std::string> names);
+
+// Adds `--device auto|cpu|cuda`.
+void add_device(CLI::App* command, DeviceChoice& device);
 
 // The text with \n, \t, \f, \r, \0 and \\ taken as in C. Error(usage) naming `option` for any other escape.
 std::string unescape(const std::string& text, const std::string& option);

@@ -15,6 +15,7 @@
 #include "cli/model_facts.h"
 #include "cli/output.h"
 #include "ops/matmul_bench.h"
+#include "train/device.h"
 #include "train/optimizer.h"
 #include "train/step.h"
 
@@ -30,6 +31,8 @@ struct Options {
   int64_t steps = 5;
   int64_t warmup = 1;
   std::optional<Precision> precision;
+  std::optional<DeviceChoice> device;
+  bool profile = false;
   bool json = false;
 };
 
@@ -89,6 +92,8 @@ struct Result {
   std::vector<double> step_seconds;
   std::vector<profile::Entry> profile;
   double loss = 0;
+  Device device;
+  size_t memory = 0;  // peak, bytes
   double total() const {
     double sum = 0;
     for (const double seconds : step_seconds) sum += seconds;
@@ -96,34 +101,51 @@ struct Result {
   }
 };
 
+// Steps as a run makes them: on a GPU each is asked for before the one before is done.
 Result measure(const RunConfig& config, const Options& options) {
+  const Device device = train::choose_device(config.run.device);
   Transformer model(config.model);
-  model.allocate(config.train.precision == Precision::bf16 ? DType::bf16 : DType::f32);
+  model.allocate(config.train.precision == Precision::bf16 ? DType::bf16 : DType::f32, device);
   model.parameters().initialise(static_cast<uint64_t>(config.run.seed));
   train::AdamW optimizer(model.parameters(), config.optimizer);
   const train::MicroBatch batch = made_up_batch(config.model, config.train.micro_batch);
-  const train::StepOptions step{.micro_steps = 1,
-                                .accumulation = config.train.accumulation,
-                                .recompute = config.train.recompute,
-                                .clip_norm = config.optimizer.clip_norm};
+  // A captured graph cannot be timed from inside.
+  train::TrainingStep step(model, optimizer,
+                           {.micro_steps = 1,
+                            .accumulation = config.train.accumulation,
+                            .recompute = config.train.recompute,
+                            .clip_norm = config.optimizer.clip_norm,
+                            .cuda_graph = config.train.cuda_graph && !options.profile});
+  const bool profiled = options.profile || device.is_cpu();
   Result result;
+  result.device = device;
   Progress progress({.label = "bench",
                      .unit = "step",
                      .total = static_cast<uint64_t>(options.warmup + options.steps),
                      .plain_lines = false,
                      .summary = false});
-  for (int64_t i = 0; i < options.warmup + options.steps; ++i) {
-    if (i == options.warmup) profile::start();
-    const Clock::time_point begin = Clock::now();
-    const train::StepResult gradient = train::accumulate_gradient(
-        model, [&] { return batch; }, step);
-    optimizer.step(i + 1, config.optimizer.lr, gradient.clip);
-    if (i >= options.warmup) result.step_seconds.push_back(std::chrono::duration<double>(Clock::now() - begin).count());
-    result.loss = gradient.loss;
+  Clock::time_point finished = Clock::now();
+  const auto finish = [&] {
+    result.loss = step.finish().loss;
+    result.step_seconds.push_back(std::chrono::duration<double>(Clock::now() - finished).count());
+    finished = Clock::now();
     progress.advance();
-  }
-  result.profile = profile::stop();
+  };
+  const auto run_steps = [&](int64_t from, int64_t count) {
+    for (int64_t i = from; i < from + count; ++i) {
+      step.run(i + 1, config.optimizer.lr, [&] { return batch; });
+      while (step.unfinished() > (device.is_cpu() ? 0 : 1)) finish();
+    }
+    while (step.unfinished() > 0) finish();
+  };
+  run_steps(0, options.warmup);
+  result.step_seconds.clear();
+  if (profiled) profile::start();
+  finished = Clock::now();
+  run_steps(options.warmup, options.steps);
+  if (profiled) result.profile = profile::stop();
   progress.finish();
+  result.memory = device.is_cuda() ? gpu::peak_bytes() : memory::usage().peak;
   return result;
 }
 
@@ -215,6 +237,7 @@ int run(const Options& options) {
   RunConfig config = options.config.load();
   if (options.batch > 0) config.train.micro_batch = options.batch;
   if (options.precision) config.train.precision = *options.precision;
+  if (options.device) config.run.device = *options.device;
   if (config.run.threads > 0) omp_set_num_threads(static_cast<int>(config.run.threads));
 
   Report report;

@@ -18,11 +18,12 @@ struct Options {
   int64_t windows = -1;  // -1: as the config says
   int64_t batch = 0;     // 0: as the config says
   Precision precision = Precision::f32;
+  DeviceChoice device = DeviceChoice::automatic;
   bool json = false;
 };
 
 int run(const Options& options) {
-  const LoadedModel loaded = load_model(options.run, options.precision);
+  const LoadedModel loaded = load_model(options.run, options.precision, options.device);
   const RunConfig& config = loaded.config;
   const std::vector<std::string>& globs = options.data.empty() ? config.data.validation : options.data;
   if (globs.empty()) {
@@ -80,6 +81,7 @@ void add_eval(CLI::App& root, Context& context) {
       ->type_name("TYPE")
       ->transform(one_of({"f32", "bf16"}))
       ->default_str("f32");
+  add_device(command, options->device);
   command->add_flag("--json", options->json, "print one JSON document");
   add_quiet(command, context);
 }

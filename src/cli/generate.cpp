@@ -31,6 +31,7 @@ struct Options {
   double top_p = 1.0;
   int64_t seed = 0;
   Precision precision = Precision::f32;
+  DeviceChoice device = DeviceChoice::automatic;
 };
 
 std::string tokenizer_path(const Options& options, const RunConfig& config) {
@@ -50,7 +51,7 @@ std::vector<int32_t> prompt_ids(const data::Tokenizer& tokenizer, const Options&
 }
 
 int run(const Options& options) {
-  const LoadedModel loaded = load_model(options.run, options.precision);
+  const LoadedModel loaded = load_model(options.run, options.precision, options.device);
   const std::string file = tokenizer_path(options, loaded.config);
   const data::Tokenizer tokenizer = data::Tokenizer::load(file);
   const auto vocabulary = static_cast<int64_t>(tokenizer.vocab_size());
@@ -132,6 +133,7 @@ void add_generate(CLI::App& root, Context& context) {
       ->type_name("TYPE")
       ->transform(one_of({"f32", "bf16"}))
       ->default_str("f32");
+  add_device(command, options->device);
   add_quiet(command, context);
 }
 

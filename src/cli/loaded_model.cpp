@@ -3,11 +3,12 @@
 #include "base/error.h"
 #include "checkpoint/checkpoint.h"
 #include "cli/run_path.h"
+#include "train/device.h"
 #include "train/training_state.h"
 
 namespace t6::cli {
 
-LoadedModel load_model(const std::string& path, Precision precision) {
+LoadedModel load_model(const std::string& path, Precision precision, DeviceChoice device) {
   const CheckpointPath where = find_checkpoints(path);
   // What it says about itself comes first: the config that shapes the model. No tensor is read under this prefix.
   const checkpoint::LoadOptions facts_only{.prefix = "none/"};
@@ -21,7 +22,7 @@ LoadedModel load_model(const std::string& path, Precision precision) {
   }
   LoadedModel loaded{about.path, about.step, train::config_of(about.facts, about.path), nullptr};
   loaded.model = std::make_unique<Transformer>(loaded.config.model);
-  loaded.model->allocate(precision == Precision::bf16 ? DType::bf16 : DType::f32);
+  loaded.model->allocate(precision == Precision::bf16 ? DType::bf16 : DType::f32, train::choose_device(device));
   checkpoint::load_one(about.path, train::model_state(loaded.model->parameters()), {.prefix = "params/"});
   loaded.model->parameters().refresh_compute();
   return loaded;

@@ -14,12 +14,12 @@ namespace t6::cli {
 struct LoadedModel {
   std::filesystem::path path;  // of the checkpoint
   int64_t step = 0;
-  RunConfig config;  // it was trained under
-  std::unique_ptr<Transformer> model;
+  RunConfig config;                    // it was trained under
+  std::unique_ptr<Transformer> model;  // on choose_device(device)
 };
 
 // The newest intact checkpoint of `path`, or the one it names (find_checkpoints): parameters only, for compute in
-// `precision`. Error(checkpoint) as checkpoint::load.
-LoadedModel load_model(const std::string& path, Precision precision);
+// `precision`. Error(checkpoint) as checkpoint::load, Error(usage) as train::choose_device.
+LoadedModel load_model(const std::string& path, Precision precision, DeviceChoice device);
 
 }  // namespace t6::cli

@@ -37,6 +37,24 @@ void Transformer::allocate(DType compute, Device device) {
               .to(device);
 }
 
+// Kernels on a GPU do not check what they are given, so ids are checked here, on their way there.
+Tensor Transformer::on_device(const Tensor& ids) const {
+  const Device device = store_.master().device();
+  if (ids.device() == device) return ids;
+  check_ids(ids);
+  return ids.to(device);
+}
+
+void Transformer::check_ids(const Tensor& ids) const {
+  const int32_t* id = ids.data<int32_t>();
+  for (int64_t i = 0; i < ids.numel(); ++i) {
+    if (id[i] < 0 || id[i] >= config_.vocab_size) {
+      fail(ExitCode::data, "expected token ids in [0, {}), got {}; the data was made for another vocabulary",
+           config_.vocab_size, id[i]);
+    }
+  }
+}
+
 Variable Transformer::embed(const Tensor& tokens) const {
   return embedding(wte_->variable(), tokens.view({tokens.numel()}), accumulate_dtype(store_.compute_dtype()));
 }
@@ -44,7 +62,7 @@ Variable Transformer::embed(const Tensor& tokens) const {
 Variable Transformer::hidden(const Tensor& tokens, Recompute recompute) const {
   const AttentionContext context{tokens.dim(0), tokens.dim(1), 0, &rope_};
   const double eps = config_.norm_eps;
-  Variable x = embed(tokens);
+  Variable x = embed(on_device(tokens));
   Variable n = rms_norm(x, eps, store_.compute_dtype());
   for (const Block& block : blocks_) {
     const Segment attend = [&block, context](const std::vector<Variable>& in) {
@@ -65,7 +83,8 @@ Variable Transformer::hidden(const Tensor& tokens, Recompute recompute) const {
 
 Variable Transformer::loss(const Tensor& tokens, const Tensor& targets, double scale, Recompute recompute,
                            Tensor* row_losses) const {
-  return classifier_loss(hidden(tokens, recompute), wte_->variable(), targets, scale, kClassifierChunkRows, row_losses);
+  return classifier_loss(hidden(tokens, recompute), wte_->variable(), on_device(targets), scale, kClassifierChunkRows,
+                         row_losses);
 }
 
 Tensor Transformer::logits(const Tensor& tokens) const {
@@ -90,7 +109,7 @@ Tensor Transformer::decode(const Tensor& tokens, DecodeState& state) const {
   T6_CHECK(context.position + count <= std::min(state.capacity(), config_.context),
            "[decode] expected at most {} tokens, got {} more after {}", std::min(state.capacity(), config_.context),
            count, context.position);
-  Variable x = embed(tokens);
+  Variable x = embed(on_device(tokens));
   Variable n = rms_norm(x, config_.norm_eps, store_.compute_dtype());
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
     const Variable a(blocks_[layer].attention->decode(n.value(), context, state.layers[layer]));

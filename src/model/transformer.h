@@ -43,6 +43,10 @@ class Transformer {
   // Logits [B, T, V] in f32 (f64) without a tape.
   Tensor logits(const Tensor& tokens) const;
 
+  // Error(data) unless every id (i32 in host memory) is one of the vocabulary. What is given in host memory to the
+  // functions here is checked by them; what lies on a GPU already was checked by whoever brought it there.
+  void check_ids(const Tensor& ids) const;
+
   // An empty cache for `batch` sequences of up to `capacity` tokens.
   DecodeState new_decode_state(int64_t batch, int64_t capacity) const;
 
@@ -55,6 +59,8 @@ class Transformer {
     std::unique_ptr<SwiGluMlp> mlp;
   };
 
+  // Ids where the parameters are.
+  Tensor on_device(const Tensor& ids) const;
   // wte[token] as the start of the residual stream, [B * T, C] in f32 (f64).
   Variable embed(const Tensor& tokens) const;
   // rms_norm of the last block's output, [B * T, C] in compute precision.

@@ -48,17 +48,16 @@ Tensor draw(const ParameterView& view, uint64_t seed) {
   return values;
 }
 
-// Copies the rows of a view between its place in a flat buffer and a contiguous tensor.
+// Calls copy(stored, contiguous, bytes) for every row of a view: its place in the parameter's storage, and in a
+// contiguous tensor of the view's shape; both in host memory.
 template <class Copy>
-void each_row(const Tensor& flat, const Parameter& parameter, const ParameterView& view, const Tensor& values,
-              Copy copy) {
-  T6_CHECK(flat.defined() && flat.dtype() == values.dtype() && values.numel() == view.shape.numel(),
-           "[parameter] expected {} of {} for {}, got {} of {}", to_string(view.shape), name_of(flat.dtype()),
+void each_row(const Tensor& storage, const ParameterView& view, const Tensor& values, Copy copy) {
+  T6_CHECK(storage.dtype() == values.dtype() && values.numel() == view.shape.numel(),
+           "[parameter] expected {} of {} for {}, got {} of {}", to_string(view.shape), name_of(storage.dtype()),
            view.name, to_string(values.shape()), name_of(values.dtype()));
-  const size_t element = size_of(flat.dtype()), width = static_cast<size_t>(columns(view.shape)) * element;
-  const size_t pitch = static_cast<size_t>(columns(parameter.storage_shape())) * element;
-  auto* stored = static_cast<std::byte*>(flat.raw()) + static_cast<size_t>(parameter.offset()) * element +
-                 static_cast<size_t>(view.row) * pitch;
+  const size_t element = size_of(storage.dtype()), width = static_cast<size_t>(columns(view.shape)) * element;
+  const size_t pitch = static_cast<size_t>(columns(storage.shape())) * element;
+  auto* stored = static_cast<std::byte*>(storage.raw()) + static_cast<size_t>(view.row) * pitch;
   auto* contiguous = static_cast<std::byte*>(values.raw());
   for (int64_t r = 0; r < rows(view.shape); ++r, stored += pitch, contiguous += width) copy(stored, contiguous, width);
 }
@@ -113,16 +112,20 @@ int64_t ParameterStore::count() const {
 }
 
 Tensor ParameterStore::gather(const Tensor& flat, const Parameter& parameter, const ParameterView& view) const {
+  const Tensor storage = flat.slice(parameter.offset(), parameter.storage_shape()).to(kCpu);
   Tensor values = Tensor::empty(view.shape, flat.dtype());
-  each_row(flat, parameter, view, values,
+  each_row(storage, view, values,
            [](std::byte* stored, std::byte* contiguous, size_t n) { std::memcpy(contiguous, stored, n); });
   return values;
 }
 
 void ParameterStore::scatter(const Tensor& flat, const Parameter& parameter, const ParameterView& view,
                              const Tensor& values) const {
-  each_row(flat, parameter, view, values,
+  const Tensor storage = flat.slice(parameter.offset(), parameter.storage_shape());
+  const Tensor host = storage.to(kCpu);
+  each_row(host, view, values,
            [](std::byte* stored, std::byte* contiguous, size_t n) { std::memcpy(stored, contiguous, n); });
+  if (!storage.device().is_cpu()) storage.copy_from(host);
 }
 
 }  // namespace t6

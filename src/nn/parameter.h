@@ -83,7 +83,8 @@ class ParameterStore {
   // Rounds the masters into the compute copy, after they were written from outside; the optimizer does so itself.
   void refresh_compute() const;
 
-  // A view's numbers out of, or into, a flat buffer shaped like master(); the tensor has the view's shape.
+  // A view's numbers out of, or into, a flat buffer shaped like master(), wherever that is; the tensor has the view's
+  // shape and is in host memory.
   Tensor gather(const Tensor& flat, const Parameter& parameter, const ParameterView& view) const;
   void scatter(const Tensor& flat, const Parameter& parameter, const ParameterView& view, const Tensor& values) const;
 

@@ -36,7 +36,8 @@ void sum(const SumArgs& a) {
 
 void norm_and_clip(const NormAndClipArgs& a) {
   const double norm = std::sqrt(*a.sum);
-  const bool bad = !std::isfinite(norm) || (a.previous != nullptr && std::isnan(a.previous[1]));
+  const bool bad = !std::isfinite(norm) || (a.previous != nullptr && std::isnan(a.previous[1])) ||
+                   (a.loss != nullptr && !std::isfinite(*a.loss));
   const double clip = norm > a.max_norm ? a.max_norm / norm : 1.0;
   a.norm_and_clip[0] = static_cast<float>(norm);
   a.norm_and_clip[1] = bad ? std::numeric_limits<float>::quiet_NaN() : static_cast<float>(clip);
@@ -79,7 +80,7 @@ Tensor sum_of_squares(const std::vector<Tensor>& tensors) {
   return sum;
 }
 
-Tensor norm_and_clip(const Tensor& sum, double max_norm, const Tensor& previous) {
+Tensor norm_and_clip(const Tensor& sum, double max_norm, const Tensor& previous, const Tensor& loss) {
   T6_CHECK(sum.numel() == 1 && sum.dtype() == DType::f64, "[norm_and_clip] expected one f64, got {} {}",
            name_of(sum.dtype()), to_string(sum.shape()));
   T6_CHECK(max_norm > 0, "[norm_and_clip] expected max_norm > 0, got {}", max_norm);
@@ -87,9 +88,12 @@ Tensor norm_and_clip(const Tensor& sum, double max_norm, const Tensor& previous)
                (previous.numel() == 2 && previous.dtype() == DType::f32 && previous.device() == sum.device()),
            "[norm_and_clip] expected two f32 on {} from the step before, got {} {} on {}", to_string(sum.device()),
            name_of(previous.dtype()), to_string(previous.shape()), to_string(previous.device()));
+  T6_CHECK(!loss.defined() || (loss.numel() == 1 && loss.dtype() == DType::f64 && loss.device() == sum.device()),
+           "[norm_and_clip] expected a loss of one f64 on {}, got {} {} on {}", to_string(sum.device()),
+           name_of(loss.dtype()), to_string(loss.shape()), to_string(loss.device()));
   Tensor out = Tensor::empty({2}, DType::f32, sum.device());
   kNormAndClip(sum.device(), {sum.data<double>(), previous.defined() ? previous.data<float>() : nullptr,
-                              out.data<float>(), max_norm});
+                              loss.defined() ? loss.data<double>() : nullptr, out.data<float>(), max_norm});
   return out;
 }
 

@@ -19,8 +19,9 @@ Tensor sum_of_squares(const std::vector<Tensor>& tensors);
 // f32 [2] on the device of `sum`: the norm, and the factor to scale gradients with so that their norm is at most
 // max_norm (> 0; infinity: never clip). The factor is NaN when the norm is not finite, and adamw() then changes nothing.
 // `previous`, when defined, is the result of the step before: where its factor is NaN the new one is too, so that
-// nothing is applied after a bad step until a host that looks at results one step late has seen it.
-Tensor norm_and_clip(const Tensor& sum, double max_norm, const Tensor& previous = {});
+// nothing is applied after a bad step until a host that looks at results one step late has seen it. `loss`, f64 [1]
+// when defined, must be finite as the norm must.
+Tensor norm_and_clip(const Tensor& sum, double max_norm, const Tensor& previous = {}, const Tensor& loss = {});
 
 // Kernel contracts.
 inline constexpr int64_t kSquaresBlock = 8192;  // elements a partial sum
@@ -38,6 +39,7 @@ struct SumArgs {
 struct NormAndClipArgs {
   const double* sum;      // [1]
   const float* previous;  // [2] norm_and_clip of the step before, or null
+  const double* loss;     // [1], or null
   float* norm_and_clip;   // [2]
   double max_norm;
 };

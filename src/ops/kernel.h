@@ -11,12 +11,18 @@
 #include "base/error.h"
 #include "base/profile.h"
 #include "tensor/device.h"
+#include "tensor/gpu.h"
 
 namespace t6 {
 
-// Floating-point operations of a call, for profiles; an overload beside an argument struct says more than none.
+// Floating-point operations of a call, and the fewest bytes it moves to and from memory, for profiles; an overload beside
+// an argument struct says more than none.
 template <class Args>
 double flops_of(const Args&) {
+  return 0;
+}
+template <class Args>
+double bytes_of(const Args&) {
   return 0;
 }
 
@@ -29,8 +35,14 @@ struct Kernel {
   void operator()(Device device, const Args& args) const {
     auto* function = device.is_cuda() ? cuda : cpu;
     T6_CHECK(function != nullptr, "{}: not built for {}", name, to_string(device));
-    const profile::Scope scope(name, flops_of(args));
-    function(args);
+    if (device.is_cpu()) {
+      const profile::Scope scope(name, {flops_of(args), bytes_of(args)});
+      function(args);
+    } else {
+      const gpu::Range range(name);
+      const profile::Scope scope(name, {flops_of(args), bytes_of(args)}, &gpu::clock());
+      function(args);
+    }
   }
 };
 

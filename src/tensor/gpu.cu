@@ -1,9 +1,11 @@
 #include "tensor/gpu.h"
 
+#include <nvtx3/nvToolsExt.h>
 #include <algorithm>
 #include <limits>
 #include <mutex>
 #include <utility>
+#include <vector>
 
 #include "base/format.h"
 #include "tensor/cuda.h"
@@ -150,6 +152,10 @@ Memory memory() {
   return m;
 }
 
+size_t peak_bytes() {
+  return cuda::pool_usage().peak;
+}
+
 void reset_peak() {
   cuda::pool_usage().peak = cuda::pool_usage().in_use;
 }
@@ -191,6 +197,40 @@ double Event::milliseconds_since(const Event& start) const {
   float milliseconds = 0;
   T6_CUDA(cudaEventElapsedTime(&milliseconds, start.impl_->event, impl_->event));
   return static_cast<double>(milliseconds);
+}
+
+Range::Range(const char* name) {
+  nvtxRangePushA(name);
+}
+
+Range::~Range() {
+  nvtxRangePop();
+}
+
+namespace {
+
+class EventClock : public profile::DeviceClock {
+ public:
+  int mark() override {
+    if (used_ == events_.size()) events_.emplace_back();
+    events_[used_].record();
+    return static_cast<int>(used_++);
+  }
+  double seconds(int from, int to) override {
+    return events_[static_cast<size_t>(to)].milliseconds_since(events_[static_cast<size_t>(from)]) / 1e3;
+  }
+  void forget() override { used_ = 0; }
+
+ private:
+  std::vector<Event> events_;
+  size_t used_ = 0;
+};
+
+}  // namespace
+
+profile::DeviceClock& clock() {
+  static EventClock& clock = *new EventClock;  // never destroyed, as the driver may be gone before it
+  return clock;
 }
 
 HostBuffer::HostBuffer(size_t bytes) : bytes_(bytes) {

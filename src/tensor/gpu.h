@@ -12,6 +12,7 @@
 #include <new>
 #include <string>
 
+#include "base/profile.h"
 #include "tensor/device.h"
 
 namespace t6::gpu {
@@ -43,6 +44,7 @@ struct Memory {
   size_t total = 0;
 };
 Memory memory();
+size_t peak_bytes();  // memory().peak, without asking the driver
 void reset_peak();
 // Gives freed memory back to the driver. Waits.
 void release_cached();
@@ -76,6 +78,18 @@ class Event {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+// Names what is asked for while it lives, for profilers (NVTX). Next to free where none listens.
+class Range {
+ public:
+  explicit Range(const char* name);  // a literal
+  ~Range();
+  Range(const Range&) = delete;
+  Range& operator=(const Range&) = delete;
+};
+
+// Times scopes of profile.h on the device's stream.
+profile::DeviceClock& clock();
 
 // Page-locked host memory: the one kind that copies run from and to beside the host's own work.
 class HostBuffer {

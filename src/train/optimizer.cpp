@@ -18,7 +18,7 @@ AdamW::AdamW(const ParameterStore& store, const OptimizerSection& options)
   }
 }
 
-void AdamW::step(int64_t step, double lr, double gradient_scale) {
+void AdamW::step(int64_t step, double lr, const Tensor& norm_and_clip) {
   const bool copies = store_.compute_dtype() == DType::bf16;
   for (const Range& r : ranges_) {
     adamw(store_.master().device(), {.parameter = store_.master().data<float>() + r.begin,
@@ -26,15 +26,14 @@ void AdamW::step(int64_t step, double lr, double gradient_scale) {
                                      .m = m_.data<float>() + r.begin,
                                      .v = v_.data<float>() + r.begin,
                                      .copy = copies ? store_.compute().data<bfloat16>() + r.begin : nullptr,
-                                     .clip = nullptr,
+                                     .clip = norm_and_clip.data<float>() + 1,
                                      .count = r.count,
                                      .step = step,
                                      .lr = lr,
                                      .beta1 = options_.betas[0],
                                      .beta2 = options_.betas[1],
                                      .eps = options_.eps,
-                                     .weight_decay = r.weight_decay,
-                                     .gradient_scale = gradient_scale});
+                                     .weight_decay = r.weight_decay});
   }
 }
 

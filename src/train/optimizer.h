@@ -13,9 +13,10 @@ class AdamW {
   // Moments start at zero, in the type and layout of the masters. The store must outlive the optimizer.
   AdamW(const ParameterStore& store, const OptimizerSection& options);
 
-  // Update number `step`, counted from 1, of f32 masters, from the store's gradient times `gradient_scale` (the clip
-  // factor). Writes masters, moments and the compute copy.
-  void step(int64_t step, double lr, double gradient_scale);
+  // Update number `step`, counted from 1, of f32 masters, from the store's gradient times the clip factor of
+  // norm_and_clip (f32 [2], see ops/global_norm.h). Writes masters, moments and the compute copy; nothing where the
+  // factor is not finite.
+  void step(int64_t step, double lr, const Tensor& norm_and_clip);
 
   const Tensor& first_moment() const { return m_; }
   const Tensor& second_moment() const { return v_; }

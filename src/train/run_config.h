@@ -94,6 +94,7 @@ struct TrainSection {
   Accumulation accumulation = Accumulation::mean;
   Precision precision = Precision::f32;
   Recompute recompute = Recompute::none;
+  bool cuda_graph = true;
   std::optional<std::chrono::seconds> max_runtime;
   std::optional<double> target_loss;
 
@@ -106,6 +107,7 @@ struct TrainSection {
     v.field("accumulation", accumulation, "gradients of micro-batches: averaged, or summed as the authors' code does");
     v.field("precision", precision, "of matrix products and attention; weights and statistics stay f32");
     v.field("recompute", recompute, "activations computed again in the backward pass, to save memory");
+    v.field("cuda_graph", cuda_graph, "on a GPU: micro-steps run as one captured graph; the losses are the same");
     v.field("max_runtime", max_runtime, "save and exit after this time", config::at_least(1));
     v.field("target_loss", target_loss, "stop once the validation loss is at or below", config::positive());
   }

@@ -14,6 +14,7 @@
 #include "model/counts.h"
 #include "ops/global_norm.h"
 #include "ops/matmul.h"
+#include "train/device.h"
 #include "train/environment.h"
 #include "train/schedule.h"
 
@@ -28,10 +29,6 @@ double now() {
 
 RunConfig checked(const RunConfig& config) {
   check_trainable(config, 1);
-  if (config.run.device == DeviceChoice::cuda) {
-    fail(ExitCode::usage,
-         "run.device: cuda asks for a GPU, but this program trains on the CPU only; write `run.device: cpu` or auto");
-  }
   return config;
 }
 
@@ -63,7 +60,11 @@ int exit_code(const TrainResult& result) {
 }
 
 Trainer::Trainer(const RunConfig& config, std::span<const std::string> arguments)
-    : config_(checked(config)), folder_(RunFolder::open(config.run.dir)), started_(now()), model_(config.model) {
+    : config_(checked(config)),
+      device_(choose_device(config.run.device)),
+      folder_(RunFolder::open(config.run.dir)),
+      started_(now()),
+      model_(config.model) {
   if (config_.run.threads > 0) omp_set_num_threads(static_cast<int>(config_.run.threads));
   folder_.start_log();
   try {
@@ -83,8 +84,14 @@ void Trainer::prepare(std::span<const std::string> arguments) {
   const MemoryEstimate memory = estimate_memory(model_, config_.train.micro_batch, compute, config_.train.recompute);
   log::info("{} with {} parameters, {} FLOPs a token, about {} of memory", config_.model.kind_name(), counts.parameters,
             format_count(counts.flops_causal), format_memory(static_cast<uint64_t>(memory.total())));
-  model_.allocate(compute);
+  model_.allocate(compute, device_);
   optimizer_.emplace(model_.parameters(), config_.optimizer);
+  training_step_.emplace(model_, *optimizer_,
+                         StepOptions{.micro_steps = config_.train.global_batch / config_.train.micro_batch,
+                                     .accumulation = config_.train.accumulation,
+                                     .recompute = config_.train.recompute,
+                                     .clip_norm = config_.optimizer.clip_norm,
+                                     .cuda_graph = config_.train.cuda_graph});
 
   const Json environment = describe_environment(arguments, {{"oneDNN", matmul_library_version()}});
   facts_ = run_facts(config_, *train_shards_, environment);
@@ -167,44 +174,52 @@ double Trainer::seconds_since_start() const {
   return now() - started_;
 }
 
-StepMetrics Trainer::step() {
-  const double begin = now();
-  const StepOptions options{.micro_steps = config_.train.global_batch / config_.train.micro_batch,
-                            .accumulation = config_.train.accumulation,
-                            .recompute = config_.train.recompute,
-                            .clip_norm = config_.optimizer.clip_norm};
-  const StepResult gradient = accumulate_gradient(
-      model_, [this] { return next_batch(); }, options);
-  if (!std::isfinite(gradient.loss) || !std::isfinite(gradient.grad_norm)) {
+void Trainer::begin_step() {
+  Unfinished step{.step = position_.step + 1, .lr = 0, .began = now(), .tokens = 0, .consumed = {}};
+  step.lr = learning_rate(config_.optimizer, config_.schedule, config_.train.steps, position_.step);
+  training_step_->run(step.step, step.lr, [this] { return next_batch(); });
+  position_.step = step.step;
+  position_.tokens = step.tokens = tokens_seen();
+  position_.consumed = step.consumed = loader_->consumed();
+  unfinished_.push_back(std::move(step));
+}
+
+StepMetrics Trainer::finish_step() {
+  const Unfinished step = std::move(unfinished_.front());
+  unfinished_.pop_front();
+  const StepResult result = training_step_->finish();
+  if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
     fail(ExitCode::numeric,
          "step {}: loss {} and gradient norm {} are not both finite; nothing of it was applied. The checkpoints in {} "
          "are intact: resume with a lower optimizer.lr or a smaller optimizer.clip_norm",
-         position_.step + 1, gradient.loss, gradient.grad_norm, folder_.paths().checkpoints().string());
+         step.step, result.loss, result.grad_norm, folder_.paths().checkpoints().string());
   }
-  const double lr = learning_rate(config_.optimizer, config_.schedule, config_.train.steps, position_.step);
-  optimizer_->step(position_.step + 1, lr, gradient.clip);
-  ++position_.step;
-  position_.tokens = tokens_seen();
-  position_.consumed = loader_->consumed();
-  position_.loss = result_.loss = gradient.loss;
+  position_.loss = result_.loss = result.loss;
 
-  const double seconds = now() - begin;
+  // On a GPU a step begins while the one before is under way.
+  const double seconds = now() - std::max(step.began, last_finish_);
+  last_finish_ = now();
   StepMetrics metrics;
-  metrics.step = position_.step;
+  metrics.step = step.step;
   metrics.steps = config_.train.steps;
-  metrics.loss = gradient.loss;
-  metrics.lr = lr;
-  metrics.grad_norm = gradient.grad_norm;
-  metrics.clip = gradient.clip;
-  metrics.tokens_seen = position_.tokens;
-  metrics.data_hash = position_.consumed.hex();
+  metrics.loss = result.loss;
+  metrics.lr = step.lr;
+  metrics.grad_norm = result.grad_norm;
+  metrics.clip = result.clip;
+  metrics.tokens_seen = step.tokens;
+  metrics.data_hash = step.consumed.hex();
   metrics.step_ms = seconds * 1000;
   metrics.tokens_per_second = static_cast<double>(config_.train.global_batch * config_.model.context) / seconds;
-  metrics.memory_bytes = memory::usage().peak;
-  const double pace = seconds_since_start() / static_cast<double>(position_.step - resumed_from_.value_or(0));
-  metrics.eta_seconds = pace * static_cast<double>(config_.train.steps - position_.step);
+  metrics.memory_bytes = device_.is_cuda() ? gpu::peak_bytes() : memory::usage().peak;
+  const double pace = seconds_since_start() / static_cast<double>(step.step - resumed_from_.value_or(0));
+  metrics.eta_seconds = pace * static_cast<double>(config_.train.steps - step.step);
   slowest_step_ = std::max(slowest_step_, seconds);
   return metrics;
+}
+
+// Reports steps until at most `keep` are unfinished.
+void Trainer::finish_steps(size_t keep) {
+  while (unfinished_.size() > keep) report(finish_step());
 }
 
 void Trainer::report(const StepMetrics& metrics) {
@@ -335,12 +350,16 @@ TrainResult Trainer::train() {
 
   std::optional<StopReason> reason;
   while (!(reason = stop_reason())) {
-    report(step());
+    begin_step();
+    // A GPU always has its next step before it ends one, except where the host wants to look at what was reached.
+    const bool look = evaluation_due(position_.step) || due(config_.checkpoint.every, position_.step);
+    finish_steps(look || device_.is_cpu() ? 0 : 1);
     if (evaluation_due(position_.step)) evaluate();
     if (due(config_.checkpoint.every, position_.step)) save(/*last=*/false);
     progress.set(static_cast<uint64_t>(position_.step));
     progress.note(fmt::format("loss {:.4f}", position_.loss));
   }
+  finish_steps(0);
   progress.finish();
   save(/*last=*/true);
   result_.reason = *reason;

@@ -1,6 +1,7 @@
 // The training run: opens what a config names, resumes, and loops until a reason to stop.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -53,7 +54,9 @@ class Trainer {
   TrainResult train();
   void open_data();
   void resume();
-  StepMetrics step();
+  void begin_step();
+  StepMetrics finish_step();
+  void finish_steps(size_t keep);
   void report(const StepMetrics& metrics);
   void evaluate();
   void save(bool last);
@@ -67,11 +70,22 @@ class Trainer {
   MicroBatch next_batch();
   uint64_t tokens_seen() const;
 
+  // A step that was asked for and whose loss is not known yet.
+  struct Unfinished {
+    int64_t step;
+    double lr;
+    double began;
+    uint64_t tokens;
+    data::TokenHash consumed;
+  };
+
   RunConfig config_;
+  Device device_;
   RunFolder folder_;
   double started_;
   Transformer model_;
   std::optional<AdamW> optimizer_;
+  std::optional<TrainingStep> training_step_;
   std::optional<data::ShardSet> train_shards_, validation_shards_;
   std::vector<data::Window> validation_windows_;
   std::unique_ptr<data::Loader> loader_;
@@ -79,7 +93,9 @@ class Trainer {
   std::optional<TensorBoardWriter> tensorboard_;
   double flops_per_token_ = 0;
 
-  RunPosition position_;
+  RunPosition position_;  // of the last step that was asked for; its loss: of the last one finished
+  std::deque<Unfinished> unfinished_;
+  double last_finish_ = 0;
   std::optional<int64_t> resumed_from_;
   std::optional<int64_t> last_saved_;
   nlohmann::json facts_;

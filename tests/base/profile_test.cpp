@@ -23,7 +23,7 @@ const Entry& find(const std::vector<Entry>& entries, const std::string& name) {
 }
 
 TEST(Profile, CountsNothingWhenOff) {
-  { const Scope scope("before", 5); }
+  { const Scope scope("before", {.flops = 5}); }
   start();
   const std::vector<Entry> entries = stop();
   EXPECT_TRUE(entries.empty());
@@ -32,10 +32,10 @@ TEST(Profile, CountsNothingWhenOff) {
 TEST(Profile, GivesInnerTimeToTheInnerScopeOnly) {
   start();
   {
-    const Scope outer("outer", 1);
+    const Scope outer("outer", {.flops = 1});
     pass(0.002);
     for (int i = 0; i < 3; ++i) {
-      const Scope inner("inner", 10);
+      const Scope inner("inner", {.flops = 10});
       pass(0.02);
     }
   }
@@ -70,6 +70,31 @@ TEST(Profile, DropsAScopeThatOutlivesTheProfile) {
   }
   start();
   EXPECT_TRUE(stop().empty());
+}
+
+// A device whose marks are ten milliseconds apart.
+class FakeClock : public DeviceClock {
+ public:
+  int mark() override { return marks++; }
+  double seconds(int from, int to) override { return 0.01 * (to - from); }
+  void forget() override { marks = 0; }
+  int marks = 0;
+};
+
+TEST(Profile, ScopesOfADeviceAreTimedByItsMarks) {
+  FakeClock clock;
+  { const Scope scope("off", {}, &clock); }
+  EXPECT_EQ(clock.marks, 0);
+  start();
+  for (int i = 0; i < 3; ++i) const Scope scope("kernel", {.flops = 7, .bytes = 5}, &clock);
+  EXPECT_EQ(clock.marks, 6);
+  const std::vector<Entry> entries = stop();
+  ASSERT_EQ(entries.size(), 1);
+  EXPECT_EQ(entries[0].calls, 3);
+  EXPECT_DOUBLE_EQ(entries[0].seconds, 0.03);
+  EXPECT_EQ(entries[0].flops, 21);
+  EXPECT_EQ(entries[0].bytes, 15);
+  EXPECT_EQ(clock.marks, 0);
 }
 
 }  // namespace

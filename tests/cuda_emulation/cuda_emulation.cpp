@@ -281,10 +281,10 @@ Device& device() {
   return state;
 }
 
-// T6_EMULATION_MEMORY sets the bytes the device has.
+// T6_EMULATED_MEMORY sets the bytes the device has.
 size_t total_memory() {
   static const size_t bytes = [] {
-    const char* text = std::getenv("T6_EMULATION_MEMORY");
+    const char* text = std::getenv("T6_EMULATED_MEMORY");
     return text != nullptr ? static_cast<size_t>(std::strtoull(text, nullptr, 10)) : size_t{8} << 30;
   }();
   return bytes;
@@ -337,8 +337,10 @@ const char* cudaGetErrorString(cudaError_t error) {
 cudaError_t cudaGetLastError() {
   return cudaSuccess;
 }
+// T6_EMULATED_GPUS=0 hides the device, so that what takes a GPU when there is one computes on the CPU.
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
+  const char* text = std::getenv("T6_EMULATED_GPUS");
+  *count = text != nullptr ? std::atoi(text) : 1;
   return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {

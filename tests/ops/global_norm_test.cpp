@@ -125,5 +125,16 @@ TEST(GlobalNorm, RejectsOtherDtypes) {
   EXPECT_THROW(sum_of_squares({Tensor::zeros({4}, DType::bf16)}), Error);
 }
 
+TEST(GlobalNorm, NothingIsAppliedWhereTheLossIsNotFinite) {
+  const Device device = test::test_device();
+  const Tensor sum = Tensor::full({1}, DType::f64, 4, device);
+  auto clip_under = [&](double loss) {
+    return norm_and_clip(sum, 1, {}, Tensor::full({1}, DType::f64, loss, device)).to_doubles();
+  };
+  EXPECT_EQ(clip_under(3.5), (std::vector<double>{2, 0.5}));
+  EXPECT_TRUE(std::isnan(clip_under(INFINITY)[1]));
+  EXPECT_TRUE(std::isnan(clip_under(NAN)[1]));
+}
+
 }  // namespace
 }  // namespace t6

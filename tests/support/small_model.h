@@ -23,8 +23,8 @@ inline ModelConfig small_model_config(AttentionKind kind) {
 }
 
 // Allocates the model with random weights everywhere, also where training starts from zero.
-inline void allocate_random(Transformer& model, DType dtype, uint64_t seed = 5) {
-  model.allocate(dtype);
+inline void allocate_random(Transformer& model, DType dtype, uint64_t seed = 5, Device device = kCpu) {
+  model.allocate(dtype, device);
   ParameterStore& store = model.parameters();
   uint64_t stream = 0;
   store.for_each_view([&](const Parameter& p, const ParameterView& v) {

@@ -1,6 +1,7 @@
 // Twelve optimizer steps of every attention kind against the authors' model code.
 #include <gtest/gtest.h>
 
+#include "support/device.h"
 #include "support/golden.h"
 #include "train/schedule.h"
 #include "train/step.h"
@@ -28,25 +29,23 @@ TEST_P(GoldenTraining, LossesNormsRatesAndFinalParameters) {
   schedule.decay_steps = h.at("decay_steps").get<int64_t>() - schedule.warmup_steps;
 
   Transformer model(golden.model_config(RopeRounding::bf16));
-  model.allocate(DType::f32);
+  model.allocate(DType::f32, test::test_device());
   golden.load_parameters(model);
   AdamW adamw(model.parameters(), optimizer);
   const int64_t steps = golden.shape("tokens")[0], micro_steps = golden.shape("tokens")[1];
   const StepOptions options{.micro_steps = micro_steps, .accumulation = accumulation, .clip_norm = optimizer.clip_norm};
+  TrainingStep training_step(model, adamw, options);
 
   std::vector<double> losses, norms, rates;
   for (int64_t step = 0; step < steps; ++step) {
     int64_t micro = 0;
-    const StepResult result = accumulate_gradient(
-        model,
-        [&] {
-          const MicroBatch batch{golden.micro_batch("tokens", step, micro), golden.micro_batch("targets", step, micro)};
-          ++micro;
-          return batch;
-        },
-        options);
     const double lr = learning_rate(optimizer, schedule, steps, step);
-    adamw.step(step + 1, lr, result.clip);
+    training_step.run(step + 1, lr, [&] {
+      const MicroBatch batch{golden.micro_batch("tokens", step, micro), golden.micro_batch("targets", step, micro)};
+      ++micro;
+      return batch;
+    });
+    const StepResult result = training_step.finish();
     losses.push_back(result.loss);
     norms.push_back(result.grad_norm);
     rates.push_back(lr);

@@ -17,23 +17,21 @@ namespace {
 struct Training {
   Transformer model;
   std::optional<AdamW> adamw;
+  std::optional<TrainingStep> training_step;
 
   Training(const ModelConfig& config, DType dtype, uint64_t seed) : model(config) {
     test::allocate_random(model, dtype, seed);
     adamw.emplace(model.parameters(), OptimizerSection{});
+    training_step.emplace(model, *adamw, StepOptions{.micro_steps = 2});
   }
 
   double step(int64_t number) {
     uint64_t stream = static_cast<uint64_t>(number) * 10;
-    const StepResult result = accumulate_gradient(
-        model,
-        [&] {
-          stream += 2;
-          return MicroBatch{test::random_tokens(2, 9, 37, stream), test::random_tokens(2, 9, 37, stream + 1)};
-        },
-        {.micro_steps = 2, .accumulation = Accumulation::mean, .clip_norm = 1.0});
-    adamw->step(number, 1e-2, result.clip);
-    return result.loss;
+    training_step->run(number, 1e-2, [&] {
+      stream += 2;
+      return MicroBatch{test::random_tokens(2, 9, 37, stream), test::random_tokens(2, 9, 37, stream + 1)};
+    });
+    return training_step->finish().loss;
   }
 
   checkpoint::State state() const { return training_state(model.parameters(), *adamw); }

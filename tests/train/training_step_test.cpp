@@ -1,0 +1,115 @@
+// One optimizer step on the device under test, and what is not applied.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <optional>
+
+#include "base/error.h"
+#include "support/device.h"
+#include "support/small_model.h"
+#include "train/step.h"
+
+namespace t6::train {
+namespace {
+
+struct Trial {
+  explicit Trial(AttentionKind kind, Device device, const StepOptions& options, DType compute = DType::f32)
+      : model(test::small_model_config(kind)) {
+    test::allocate_random(model, compute, 5, device);
+    optimizer.emplace(model.parameters(), OptimizerSection{});
+    step.emplace(model, *optimizer, options);
+  }
+  void run(int64_t number) {
+    step->run(number, 1e-2, [&] {
+      stream += 2;
+      return MicroBatch{test::random_tokens(2, 9, 37, stream), test::random_tokens(2, 9, 37, stream + 1)};
+    });
+  }
+  std::vector<double> losses(int64_t count) {
+    std::vector<double> all;
+    for (int64_t i = 1; i <= count; ++i) {
+      run(i);
+      all.push_back(step->finish().loss);
+    }
+    return all;
+  }
+
+  Transformer model;
+  std::optional<AdamW> optimizer;
+  std::optional<TrainingStep> step;
+  uint64_t stream = 100;
+};
+
+class TrainingStepOfKind : public testing::TestWithParam<AttentionKind> {
+ protected:
+  std::vector<double> losses(Device device, int64_t count, const StepOptions& options, DType compute = DType::f32) {
+    return Trial(GetParam(), device, options, compute).losses(count);
+  }
+};
+
+TEST_P(TrainingStepOfKind, LossesAreThoseOfTheCpu) {
+  const StepOptions options{.micro_steps = 2};
+  const std::vector<double> expected = losses(kCpu, 6, options);
+  const std::vector<double> f32 = losses(test::test_device(), 6, options);
+  const std::vector<double> bf16 = losses(test::test_device(), 6, options, DType::bf16);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_NEAR(f32[i], expected[i], 1e-4 * expected[i]) << "step " << i + 1;
+    EXPECT_NEAR(bf16[i], expected[i], 2e-2 * expected[i]) << "step " << i + 1;
+  }
+}
+
+TEST_P(TrainingStepOfKind, RecomputationChangesNoLoss) {
+  const std::vector<double> expected = losses(test::test_device(), 3, {});
+  EXPECT_EQ(losses(test::test_device(), 3, {.recompute = Recompute::attention}), expected);
+  EXPECT_EQ(losses(test::test_device(), 3, {.recompute = Recompute::block}), expected);
+}
+
+TEST_P(TrainingStepOfKind, AGraphChangesNoLoss) {
+  const std::vector<double> expected = losses(test::test_device(), 4, {.micro_steps = 2});
+  EXPECT_EQ(losses(test::test_device(), 4, {.micro_steps = 2, .cuda_graph = true}), expected);
+}
+
+INSTANTIATE_TEST_SUITE_P(EveryKind, TrainingStepOfKind, testing::ValuesIn(kAttentionKinds),
+                         [](const auto& p) { return std::string(kAttentionKindNames[static_cast<size_t>(p.param)]); });
+
+TEST(TrainingStep, ResultsMayBeFetchedOneStepLate) {
+  const std::vector<double> expected = Trial(AttentionKind::tpa, test::test_device(), {}).losses(4);
+  Trial late(AttentionKind::tpa, test::test_device(), {});
+  std::vector<double> losses;
+  for (int64_t i = 1; i <= 4; ++i) {
+    late.run(i);
+    if (i > 1) losses.push_back(late.step->finish().loss);
+  }
+  EXPECT_EQ(late.step->unfinished(), 1);
+  losses.push_back(late.step->finish().loss);
+  EXPECT_EQ(losses, expected);
+}
+
+// An infinite weight makes the loss of step 3 NaN. Step 4, which a GPU begins before the host knows, changes nothing
+// either.
+TEST(TrainingStep, ANonFiniteStepAndThoseAfterItAreNotApplied) {
+  Trial run(AttentionKind::tpa, test::test_device(), {});
+  run.losses(2);
+  const Tensor weights = run.model.parameters().master();
+  const Tensor before = weights.clone();
+  const std::vector<double> moment = run.optimizer->second_moment().to_doubles();
+  weights.fill(std::numeric_limits<double>::infinity());
+  run.run(3);
+  weights.copy_from(before);
+  run.run(4);
+  EXPECT_FALSE(std::isfinite(run.step->finish().clip));
+  EXPECT_FALSE(std::isfinite(run.step->finish().clip));
+  EXPECT_EQ(weights.to_doubles(), before.to_doubles());
+  EXPECT_EQ(run.optimizer->second_moment().to_doubles(), moment);
+}
+
+TEST(TrainingStep, RefusesIdsOutsideTheVocabulary) {
+  Trial run(AttentionKind::tpa, test::test_device(), {});
+  const MicroBatch batch{test::random_tokens(2, 9, 37), test::random_tokens(2, 9, 37)};
+  batch.targets.data<int32_t>()[5] = 37;
+  EXPECT_THROW(run.step->run(1, 1e-2, [&] { return batch; }), Error);
+}
+
+}  // namespace
+}  // namespace t6::train
