@@ -20,9 +20,8 @@ CublasLt load() {
 // Opaque structures are filled by the library and sized by the header: both must be of one major version.
 CublasLt load() {
   const std::string versioned = "libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR);
-  const SharedLibrary library(
-      "cuBLASLt " + std::to_string(CUBLAS_VER_MAJOR) + ", which computes matrix products on a GPU", "T6_CUBLASLT",
-      {versioned, "libcublasLt.so", "/usr/local/cuda/lib64/" + versioned});
+  const SharedLibrary library("cuBLASLt " + std::to_string(CUBLAS_VER_MAJOR), "T6_CUBLASLT",
+                              {versioned, "libcublasLt.so", "/usr/local/cuda/lib64/" + versioned});
   CublasLt table{};
 #define T6_CUBLASLT_FIND(name) table.name = reinterpret_cast<decltype(table.name)>(library.function("cublasLt" #name));
   T6_CUBLASLT_FUNCTIONS(T6_CUBLASLT_FIND)

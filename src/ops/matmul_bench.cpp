@@ -6,32 +6,84 @@
 #include <chrono>
 
 #include "base/error.h"
+#include "base/rng.h"
 #include "ops/matmul.h"
+#include "tensor/gpu.h"
+#include "tensor/parallel.h"
 #include "tensor/tensor.h"
 
 namespace t6 {
 
-double matmul_peak(DType dtype, int threads, double seconds) {
+namespace {
+
+MatmulArgs square(const Tensor& a, const Tensor& b, const Tensor& c) {
+  const int64_t n = a.dim(0);
+  return {a.raw(), b.raw(), c.raw(), n, n, n, n, n, n, false, false, false, a.dtype(), c.dtype()};
+}
+
+double gflops(int64_t size, double seconds) {
+  return 2.0 * static_cast<double>(size) * static_cast<double>(size) * static_cast<double>(size) / seconds * 1e-9;
+}
+
+// Uniform in [-1/2, 1/2).
+Tensor random_square(int64_t size, DType dtype, Device device, uint64_t stream) {
+  const Philox rng(1, RngPurpose::test, stream);
+  const Tensor values = Tensor::empty({size, size}, DType::f32);
+  float* to = values.data<float>();
+  parallel_for(size * size, 1 << 14, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) to[i] = static_cast<float>(rng.uniform(static_cast<uint64_t>(i)) - 0.5);
+  });
+  return values.to(dtype).to(device);
+}
+
+}  // namespace
+
+double matmul_peak(DType dtype, int threads, double seconds, int64_t size) {
   using Clock = std::chrono::steady_clock;
-  T6_CHECK(threads >= 1 && (dtype == DType::f32 || dtype == DType::bf16),
-           "[matmul_peak] expected f32 or bf16 and at least one thread, got {} and {}", name_of(dtype), threads);
-  constexpr int64_t kSize = 2048;
-  const Tensor a = Tensor::full({kSize, kSize}, dtype, 0.5), b = Tensor::full({kSize, kSize}, dtype, 0.25);
-  const Tensor c = Tensor::empty({kSize, kSize}, dtype);
+  T6_CHECK(threads >= 1 && size >= 1 && (dtype == DType::f32 || dtype == DType::bf16),
+           "[matmul_peak] expected f32 or bf16, at least one thread and one row, got {}, {} and {}", name_of(dtype),
+           threads, size);
+  const Tensor a = Tensor::full({size, size}, dtype, 0.5), b = Tensor::full({size, size}, dtype, 0.25);
+  const Tensor c = Tensor::empty({size, size}, dtype);
   const int previous = omp_get_max_threads();
   omp_set_num_threads(threads);
   double best = 1e30, total = 0;
   // The first run makes the primitive and maps memory.
   for (int run = 0; run < 4 || total < seconds; ++run) {
     const auto begin = Clock::now();
-    matmul(kCpu,
-           {a.raw(), b.raw(), c.raw(), kSize, kSize, kSize, kSize, kSize, kSize, false, false, false, dtype, dtype});
+    matmul(kCpu, square(a, b, c));
     const double took = std::chrono::duration<double>(Clock::now() - begin).count();
     total += took;
     if (run > 0) best = std::min(best, took);
   }
   omp_set_num_threads(previous);
-  return 2.0 * kSize * kSize * kSize / best * 1e-9;
+  return gflops(size, best);
+}
+
+double gpu_matmul_peak(Device device, DType dtype, double seconds, int64_t size) {
+  T6_CHECK(device.is_cuda() && size >= 1 && (dtype == DType::f32 || dtype == DType::bf16),
+           "[gpu_matmul_peak] expected a GPU, f32 or bf16 and at least one row, got {}, {} and {}", to_string(device),
+           name_of(dtype), size);
+  const Tensor a = random_square(size, dtype, device, 1), b = random_square(size, dtype, device, 2);
+  const Tensor c = Tensor::empty({size, size}, dtype, device);
+  gpu::Event begin, end;
+  auto seconds_of = [&](int runs) {
+    begin.record();
+    for (int run = 0; run < runs; ++run) matmul(device, square(a, b, c));
+    end.record();
+    return end.milliseconds_since(begin) * 1e-3 / runs;
+  };
+  seconds_of(1);  // chooses the algorithm
+  const double estimate = std::max(seconds_of(1), 1e-6);
+  constexpr double kGroup = 0.02;  // seconds of runs between two events: their own cost vanishes
+  const int runs = std::clamp(static_cast<int>(kGroup / estimate), 1, 1000);
+  double best = 1e30, total = 0;
+  for (int group = 0; group < 3 || total < seconds; ++group) {
+    const double took = seconds_of(runs);
+    total += took * runs;
+    best = std::min(best, took);
+  }
+  return gflops(size, best);
 }
 
 }  // namespace t6

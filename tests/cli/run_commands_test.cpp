@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "cli/program.h"
+#include "tensor/gpu.h"
 
 namespace t6::test {
 namespace {
@@ -272,6 +273,25 @@ TEST_F(RunCommands, InfoComparesTheShippedKinds) {
   expect_refused({"info"}, 2, {"--all"});
   expect_refused({"info", "--all", "--size", "smal"}, 2, {"did you mean small"});
   expect_refused({"info", "missing.yaml"}, 2, {"missing.yaml"});
+}
+
+TEST_F(RunCommands, BenchMatmulOnEitherDevice) {
+  const std::vector<std::string> small{"bench", "matmul", "--size", "128", "--seconds", "0.01"};
+  auto on = [&](const char* device) {
+    std::vector<std::string> words = small;
+    words.insert(words.end(), {"--json", "--device", device});
+    return words;
+  };
+  const json cpu = json::parse(expect_ok(on("cpu")).out);
+  EXPECT_GT(cpu.at("gflops_f32"), 0);
+  if (gpu::count() == 0) {
+    expect_refused(on("cuda"), 2, {"expected a GPU", gpu::why_none()});
+    return;
+  }
+  const json cuda = json::parse(expect_ok(on("cuda")).out);
+  EXPECT_GT(cuda.at("gflops_f32"), 0);
+  EXPECT_GT(cuda.at("gflops_bf16"), 0);
+  EXPECT_EQ(cuda.at("algorithms").size(), 2);
 }
 
 TEST_F(RunCommands, BenchTrainSaysWhereTheTimeGoes) {
