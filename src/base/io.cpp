@@ -85,13 +85,15 @@ File File::create_new(const fs::path& path) {
 File File::open_append(const fs::path& path) {
   return {create_or_fail(path, O_WRONLY | O_CREAT | O_APPEND, "open for appending"), path};
 }
-File File::open_update(const fs::path& path) {
-  return {open_or_fail(path, O_WRONLY, "open for writing"), path};
-}
 File File::standard_input() {
   const int fd = ::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0);
   if (fd < 0) fail_system("read", "standard input");
   return {fd, "standard input"};
+}
+File File::duplicate() const {
+  const int fd = ::fcntl(fd_, F_DUPFD_CLOEXEC, 0);
+  if (fd < 0) fail_system("open once more", path_);
+  return {fd, path_};
 }
 
 File::File(File&& other) noexcept : fd_(std::exchange(other.fd_, -1)), path_(std::move(other.path_)) {}

@@ -23,8 +23,8 @@ class File {
   static File create(const fs::path& path);       // write only, truncates
   static File create_new(const fs::path& path);   // read and write, refuses an existing file
   static File open_append(const fs::path& path);  // write only, creates when missing
-  static File open_update(const fs::path& path);  // write only, must exist; for write_at
   static File standard_input();                   // a duplicate of descriptor 0, named "standard input"
+  File duplicate() const;                         // another descriptor of the same open file
 
   File(File&& other) noexcept;
   File& operator=(File&& other) noexcept;

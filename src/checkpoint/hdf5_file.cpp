@@ -6,14 +6,15 @@
 #include <vector>
 
 #include "base/error.h"
-#include "checkpoint/hdf5_driver.h"
+#include "base/hdf5.h"
 
 namespace t6::checkpoint {
 namespace {
 
+using hdf5::Handle;
+
 constexpr uint64_t kChunkBytes = uint64_t{1} << 20;
 constexpr uint64_t kMaxReadChunkBytes = uint64_t{64} << 20;
-constexpr size_t kMaxStringAttribute = size_t{1} << 20;
 constexpr size_t kMaxName = 255;
 
 // HDF5 wants at least one dimension for chunks: a scalar is stored as [1].
@@ -33,7 +34,7 @@ Handle make_bf16() {
   Handle type(H5Tcopy(H5T_IEEE_F32LE), H5Tclose);
   const bool ok = type >= 0 && H5Tset_fields(type, 15, 7, 8, 0, 7) >= 0 && H5Tset_precision(type, 16) >= 0 &&
                   H5Tset_size(type, 2) >= 0 && H5Tset_ebias(type, 127) >= 0;
-  T6_CHECK(ok, "HDF5 type of bf16: {}", last_hdf5_error());
+  T6_CHECK(ok, "HDF5 type of bf16: {}", hdf5::last_error());
   return type;
 }
 
@@ -50,37 +51,6 @@ Handle type_of(DType dtype) {
       return {H5Tcopy(H5T_IEEE_F32LE), H5Tclose};
   }
 }
-
-// The object being worked on, for messages; throws what the driver met first, or the library's reason.
-struct Session {
-  DriverState driver;
-  Handle file;
-
-  [[noreturn]] void failed(const char* what, const std::string& object) {
-    std::string reason = last_hdf5_error();
-    if (const std::exception_ptr error = std::exchange(driver.error, nullptr)) {
-      driver.abandoned = true;
-      try {
-        std::rethrow_exception(error);
-      } catch (const Error& system) {
-        if (driver.writable) throw;
-        reason = system.what();  // as a rule, the file is shorter than its own metadata says
-      }
-    }
-    driver.abandoned = driver.writable;
-    fail(ExitCode::checkpoint, "cannot {} {} in {}: {}", what, object, driver.file.path().string(), reason);
-  }
-  void check(bool ok, const char* what, const std::string& object) {
-    if (!ok || driver.error) failed(what, object);
-  }
-  // Ends the HDF5 side; with `keep` false nothing more is written.
-  void finish(bool keep) {
-    if (!keep) driver.abandoned = true;
-    const bool ok = file.close();
-    if (keep) check(ok, "close", "the file");
-    H5Eclear2(H5E_DEFAULT);
-  }
-};
 
 }  // namespace
 
@@ -118,12 +88,13 @@ uint64_t stored_bytes(DType dtype, const Shape& shape) {
   return count * (static_cast<uint64_t>(chunk.numel()) * size_of(dtype) + 32) + 4096;
 }
 
-struct Hdf5Writer::Impl : Session {
+struct Hdf5Writer::Impl : hdf5::Session {
   // Plain lists, as files must not depend on the time.
   Handle group_list{H5Pcreate(H5P_GROUP_CREATE), H5Pclose};
 
-  explicit Impl(const std::filesystem::path& path) : Session{{io::File::create_new(path), true, false, {}}, {}} {
-    const Handle access = driver_access(driver);
+  explicit Impl(const std::filesystem::path& path)
+      : Session{{io::File::create_new(path), true, false, {}}, ExitCode::checkpoint} {
+    const Handle access = hdf5::driver_access(driver);
     const Handle create(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
     const bool ok = H5Pset_obj_track_times(group_list, false) >= 0 && H5Pset_obj_track_times(create, false) >= 0;
     file = Handle(ok ? H5Fcreate(path.c_str(), H5F_ACC_TRUNC, create, access) : -1, H5Fclose);
@@ -169,7 +140,7 @@ struct Hdf5Writer::Impl : Session {
 };
 
 Hdf5Writer::Hdf5Writer(const std::filesystem::path& path) {
-  start_hdf5();
+  hdf5::start();
   impl_ = std::make_unique<Impl>(path);
 }
 
@@ -216,17 +187,6 @@ void Hdf5Writer::set_attribute(const std::string& name, int64_t value) {
   impl_->write_attribute(name, {H5Tcopy(H5T_STD_I64LE), H5Tclose}, &value);
 }
 
-void Hdf5Writer::set_attribute(const std::string& name, double value) {
-  impl_->write_attribute(name, {H5Tcopy(H5T_IEEE_F64LE), H5Tclose}, &value);
-}
-
-void Hdf5Writer::set_attribute(const std::string& name, const std::string& value) {
-  Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
-  const bool ok = H5Tset_size(type, value.size() + 1) >= 0 && H5Tset_cset(type, H5T_CSET_UTF8) >= 0;
-  impl_->check(ok, "describe the attribute", name);
-  impl_->write_attribute(name, type, value.c_str());
-}
-
 Hdf5Writer::Closed Hdf5Writer::close() {
   impl_->finish(true);
   io::File file = std::move(impl_->driver.file);
@@ -237,9 +197,9 @@ Hdf5Writer::Closed Hdf5Writer::close() {
   return closed;
 }
 
-struct Hdf5Reader::Impl : Session {
-  explicit Impl(io::File opened) : Session{{std::move(opened), false, false, {}}, {}} {
-    const Handle access = driver_access(driver);
+struct Hdf5Reader::Impl : hdf5::Session {
+  explicit Impl(io::File opened) : Session{{std::move(opened), false, false, {}}, ExitCode::checkpoint} {
+    const Handle access = hdf5::driver_access(driver);
     file = Handle(H5Fopen(driver.file.path().c_str(), H5F_ACC_RDONLY, access), H5Fclose);
     check(file >= 0, "open", "the root");
   }
@@ -299,7 +259,7 @@ struct Hdf5Reader::Impl : Session {
 };
 
 Hdf5Reader::Hdf5Reader(io::File file) {
-  start_hdf5();
+  hdf5::start();
   impl_ = std::make_unique<Impl>(std::move(file));
 }
 Hdf5Reader::~Hdf5Reader() = default;
@@ -329,24 +289,6 @@ int64_t Hdf5Reader::get_integer(const std::string& attribute) {
   int64_t value = 0;
   impl_->read_number(attribute, H5T_STD_I64LE, &value);
   return value;
-}
-
-double Hdf5Reader::get_real(const std::string& attribute) {
-  double value = 0;
-  impl_->read_number(attribute, H5T_IEEE_F64LE, &value);
-  return value;
-}
-
-std::string Hdf5Reader::get_string(const std::string& name) {
-  const Handle attribute = impl_->open_attribute(name);
-  const Handle type(H5Aget_type(attribute), H5Tclose);
-  impl_->require(H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) == 0, name, "a string of fixed length");
-  const size_t size = H5Tget_size(type);
-  impl_->require(size > 0 && size <= kMaxStringAttribute, name, "a string of at most 1 MiB");
-  std::string text(size, '\0');
-  impl_->check(H5Aread(attribute, type, text.data()) >= 0, "read the attribute", name);
-  text.resize(std::min(text.find('\0'), text.size()));
-  return text;
 }
 
 }  // namespace t6::checkpoint

@@ -45,10 +45,8 @@ class Hdf5Writer {
   using FillRows = std::function<void(int64_t begin, int64_t count, std::byte* out)>;
   std::string write_rows(const std::string& name, DType dtype, const Shape& shape, const FillRows& fill);
 
-  // Attributes of the root.
+  // An attribute of the root.
   void set_attribute(const std::string& name, int64_t value);
-  void set_attribute(const std::string& name, double value);
-  void set_attribute(const std::string& name, const std::string& value);
 
   struct Closed {
     uint64_t bytes = 0;
@@ -73,8 +71,6 @@ class Hdf5Reader {
   Tensor read(const std::string& name, DType dtype, const Shape& shape);
 
   int64_t get_integer(const std::string& attribute);
-  double get_real(const std::string& attribute);
-  std::string get_string(const std::string& attribute);
 
  private:
   struct Impl;

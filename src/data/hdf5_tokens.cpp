@@ -1,67 +1,24 @@
 #include "data/hdf5_tokens.h"
 
-#include <hdf5.h>
-
-#include <utility>
 #include <vector>
 
 #include "base/error.h"
-#include "base/io.h"
+#include "base/hdf5.h"
 
 namespace t6::data {
 namespace {
 
 namespace fs = std::filesystem;
+using hdf5::Handle;
+using hdf5::last_error;
 
 constexpr size_t kMaxStringAttribute = 4096;
 
-// An HDF5 identifier with the function that closes it.
-class Handle {
- public:
-  using Closer = herr_t (*)(hid_t);
-  Handle(hid_t id, Closer closer) : id_(id), closer_(closer) {}
-  Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, -1)), closer_(other.closer_) {}
-  Handle& operator=(Handle&&) = delete;
-  ~Handle() {
-    if (id_ >= 0) closer_(id_);
-  }
-  bool valid() const { return id_ >= 0; }
-  operator hid_t() const { return id_; }
-  // Closes now and says whether that worked: for a written file, closing is what writes it.
-  bool close() { return closer_(std::exchange(id_, -1)) >= 0; }
-
- private:
-  hid_t id_;
-  Closer closer_;
-};
-
-void start_hdf5() {
-  static const bool started = [] {
-    H5dont_atexit();
-    H5open();
-    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-    H5PLset_loading_state(0);  // a file must not make us load code
-    return true;
-  }();
-  (void)started;
-}
-
-// The innermost message of the HDF5 error stack.
-std::string last_error() {
-  std::string text;
-  const auto visit = [](unsigned n, const H5E_error2_t* entry, void* data) -> herr_t {
-    if (n == 0 && entry->desc != nullptr) *static_cast<std::string*>(data) = entry->desc;
-    return 0;
-  };
-  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, visit, &text);
-  H5Eclear2(H5E_DEFAULT);
-  return text.empty() ? "no reason given" : text;
-}
-
 class Reader {
  public:
-  explicit Reader(const fs::path& path)
-      : path_(path), file_size_(io::File::open_read(path).size()), file_(open_file(path), H5Fclose) {
+  explicit Reader(const io::File& file) : driver_{file.duplicate(), false, false, {}}, file_size_(file.size()) {
+    const Handle access = hdf5::driver_access(driver_);
+    file_ = Handle(H5Fopen(file.path().c_str(), H5F_ACC_RDONLY, access), H5Fclose);
     if (!file_.valid()) bad("cannot be opened as HDF5 (" + last_error() + ")");
   }
 
@@ -155,36 +112,77 @@ class Reader {
   }
 
   [[noreturn]] void bad(const std::string& reason) {
-    fail(ExitCode::data, "token shard {}: {}; make the shard again with 't6 tokenize'", path_.string(), reason);
+    fail(ExitCode::data, "token shard {}: {}; make the shard again with 't6 tokenize'", driver_.file.path().string(),
+         reason);
   }
 
  private:
-  static hid_t open_file(const fs::path& path) {
-    const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
-    H5Pset_fapl_sec2(access);
-#if H5_VERSION_GE(1, 10, 7)
-    // Reading needs no lock, and some network and read-only file systems cannot give one.
-    H5Pset_file_locking(access, false, true);
-#endif
-    return H5Fopen(path.c_str(), H5F_ACC_RDONLY, access);
-  }
-
   bool has_attribute(const char* name) {
     const htri_t found = H5Aexists(file_, name);
     if (found < 0) bad(fmt::format("cannot be searched for attribute {} ({})", name, last_error()));
     return found > 0;
   }
 
-  fs::path path_;
+  hdf5::DriverState driver_;
   uint64_t file_size_;
   Handle file_;
 };
 
+// The datasets, unwritten, and the attributes.
+void write_layout(hdf5::Session& session, Hdf5Tokens& layout) {
+  const auto check = [&](bool ok, const char* what, const char* name) { session.check(ok, what, name); };
+  Handle& file = session.file;
+  const Handle create(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
+  check(H5Pset_obj_track_times(create, false) >= 0, "describe", "the root");
+  file =
+      Handle(H5Fcreate(session.driver.file.path().c_str(), H5F_ACC_TRUNC, create, hdf5::driver_access(session.driver)),
+             H5Fclose);
+  check(file.valid(), "create", "the root");
+
+  const auto make_dataset = [&](const char* name, hid_t type, uint64_t count) -> uint64_t {
+    const hsize_t size = count;
+    const Handle space(H5Screate_simple(1, &size, nullptr), H5Sclose);
+    const Handle properties(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+    check(space.valid() && properties.valid(), "describe", name);
+    H5Pset_layout(properties, H5D_CONTIGUOUS);
+    H5Pset_alloc_time(properties, H5D_ALLOC_TIME_EARLY);
+    H5Pset_fill_time(properties, H5D_FILL_TIME_NEVER);
+    H5Pset_obj_track_times(properties, false);
+    Handle object(H5Dcreate2(file, name, type, space, H5P_DEFAULT, properties, H5P_DEFAULT), H5Dclose);
+    check(object.valid(), "create", name);
+    const haddr_t offset = count > 0 ? H5Dget_offset(object) : 0;
+    check(offset != HADDR_UNDEF && object.close(), "place", name);
+    return offset;
+  };
+  layout.tokens_offset = make_dataset("tokens", layout.width == 2 ? H5T_STD_U16LE : H5T_STD_U32LE, layout.token_count);
+  layout.documents_offset = make_dataset("doc_offsets", H5T_STD_U64LE, layout.document_count);
+
+  const Handle scalar(H5Screate(H5S_SCALAR), H5Sclose);
+  const auto put_integer = [&](const char* name, uint64_t value) {
+    const Handle attribute(H5Acreate2(file, name, H5T_STD_U64LE, scalar, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+    check(attribute.valid() && H5Awrite(attribute, H5T_NATIVE_UINT64, &value) >= 0, "write", name);
+  };
+  const auto put_text = [&](const char* name, std::string value) {
+    if (value.size() > kMaxStringAttribute - 1) value.resize(kMaxStringAttribute - 1);
+    const Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
+    check(type.valid() && H5Tset_size(type, value.size() + 1) >= 0 && H5Tset_cset(type, H5T_CSET_UTF8) >= 0, "describe",
+          name);
+    const Handle attribute(H5Acreate2(file, name, type, scalar, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+    check(attribute.valid() && H5Awrite(attribute, type, value.c_str()) >= 0, "write", name);
+  };
+  if (layout.vocabulary) put_integer("vocabulary", *layout.vocabulary);
+  if (layout.end_of_text) put_integer("end_of_text", *layout.end_of_text);
+  put_integer("token_count", layout.token_count);
+  put_integer("document_count", layout.document_count);
+  put_text("tokenizer_hash", layout.tokenizer_hash);
+  put_text("source", layout.source);
+}
+
 }  // namespace
 
-Hdf5Tokens open_hdf5_tokens(const fs::path& path) {
-  start_hdf5();
-  Reader reader(path);
+Hdf5Tokens open_hdf5_tokens(const io::File& file) {
+  hdf5::start();
+  Reader reader(file);
   Hdf5Tokens layout;
   const Reader::Dataset tokens = reader.dataset("tokens", H5T_STD_U16LE, H5T_STD_U32LE, "uint16 or uint32");
   layout.tokens_offset = tokens.offset;
@@ -210,50 +208,17 @@ Hdf5Tokens open_hdf5_tokens(const fs::path& path) {
   return layout;
 }
 
-void create_hdf5_tokens(const fs::path& path, Hdf5Tokens& layout) {
-  start_hdf5();
-  const auto check = [&](bool good, const char* what) {
-    if (!good) fail(ExitCode::io, "cannot write {}: {} failed ({})", path.string(), what, last_error());
-  };
-  Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose);
-  check(file.valid(), "creating the HDF5 file");
-
-  const auto make_dataset = [&](const char* name, hid_t type, uint64_t count) -> uint64_t {
-    const hsize_t size = count;
-    const Handle space(H5Screate_simple(1, &size, nullptr), H5Sclose);
-    const Handle properties(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
-    check(space.valid() && properties.valid(), name);
-    H5Pset_layout(properties, H5D_CONTIGUOUS);
-    H5Pset_alloc_time(properties, H5D_ALLOC_TIME_EARLY);
-    H5Pset_fill_time(properties, H5D_FILL_TIME_NEVER);
-    Handle object(H5Dcreate2(file, name, type, space, H5P_DEFAULT, properties, H5P_DEFAULT), H5Dclose);
-    check(object.valid(), name);
-    const haddr_t offset = count > 0 ? H5Dget_offset(object) : 0;
-    check(offset != HADDR_UNDEF && object.close(), name);
-    return offset;
-  };
-  layout.tokens_offset = make_dataset("tokens", layout.width == 2 ? H5T_STD_U16LE : H5T_STD_U32LE, layout.token_count);
-  layout.documents_offset = make_dataset("doc_offsets", H5T_STD_U64LE, layout.document_count);
-
-  const Handle scalar(H5Screate(H5S_SCALAR), H5Sclose);
-  const auto put_integer = [&](const char* name, uint64_t value) {
-    const Handle attribute(H5Acreate2(file, name, H5T_STD_U64LE, scalar, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
-    check(attribute.valid() && H5Awrite(attribute, H5T_NATIVE_UINT64, &value) >= 0, name);
-  };
-  const auto put_text = [&](const char* name, std::string value) {
-    if (value.size() > kMaxStringAttribute - 1) value.resize(kMaxStringAttribute - 1);
-    const Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
-    check(type.valid() && H5Tset_size(type, value.size() + 1) >= 0 && H5Tset_cset(type, H5T_CSET_UTF8) >= 0, name);
-    const Handle attribute(H5Acreate2(file, name, type, scalar, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
-    check(attribute.valid() && H5Awrite(attribute, type, value.c_str()) >= 0, name);
-  };
-  if (layout.vocabulary) put_integer("vocabulary", *layout.vocabulary);
-  if (layout.end_of_text) put_integer("end_of_text", *layout.end_of_text);
-  put_integer("token_count", layout.token_count);
-  put_integer("document_count", layout.document_count);
-  put_text("tokenizer_hash", layout.tokenizer_hash);
-  put_text("source", layout.source);
-  check(file.close(), "closing the HDF5 file");
+io::File create_hdf5_tokens(const fs::path& path, Hdf5Tokens& layout) {
+  hdf5::start();
+  hdf5::Session session{{io::File::create_new(path), true, false, {}}};
+  try {
+    write_layout(session, layout);
+    session.finish(true);
+  } catch (...) {
+    session.finish(false);
+    throw;
+  }
+  return std::move(session.driver.file);
 }
 
 }  // namespace t6::data

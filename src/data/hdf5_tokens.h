@@ -13,6 +13,8 @@
 #include <optional>
 #include <string>
 
+#include "base/io.h"
+
 namespace t6::data {
 
 // Plain values only, so that a child process can fill it for files that are not trusted.
@@ -29,10 +31,11 @@ struct Hdf5Tokens {
 };
 
 // Reads the layout. Error(data) naming the file and what is wrong; the ranges are checked against the file's size.
-Hdf5Tokens open_hdf5_tokens(const std::filesystem::path& path);
+Hdf5Tokens open_hdf5_tokens(const io::File& file);
 
 // Creates the file with room for token_count tokens and document_count offsets and fills in the two offsets of
-// `layout`; the caller writes both datasets in place. token_count > 0. Error(io).
-void create_hdf5_tokens(const std::filesystem::path& path, Hdf5Tokens& layout);
+// `layout`; the caller writes both datasets in place, through the file returned. token_count > 0. Error(io), also when
+// the file exists; a file that is not complete is the caller's to remove.
+io::File create_hdf5_tokens(const std::filesystem::path& path, Hdf5Tokens& layout);
 
 }  // namespace t6::data

@@ -117,7 +117,7 @@ void TokenShard::open_bin(std::span<const int32_t> header) {
 }
 
 void TokenShard::open_hdf5() {
-  const Hdf5Tokens layout = open_hdf5_tokens(path());
+  const Hdf5Tokens layout = open_hdf5_tokens(file_);
   if (layout.token_count == 0) bad(path(), "/tokens is empty; make it again with 't6 tokenize'");
   if (layout.vocabulary && *layout.vocabulary > vocabulary_) {
     bad(path(),

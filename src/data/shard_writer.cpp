@@ -201,8 +201,7 @@ void ShardWriter::close_hdf5(Open& shard) {
                     .source = options_.source};
   const fs::path raw_path = shard.temporary;
   shard.temporary = temporary(shard.final_path.filename().string());
-  create_hdf5_tokens(shard.temporary, layout);
-  io::File file = io::File::open_update(shard.temporary);
+  io::File file = create_hdf5_tokens(shard.temporary, layout);
   const io::File raw = io::File::open_read(raw_path);
   std::vector<std::byte> bytes(kBufferBytes);
   for (uint64_t done = 0, size = shard.tokens * width_; done < size;) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "data/shard.h"
 #include "shard_files.h"
@@ -210,6 +211,29 @@ TEST(ShardWriter, AFailingDiskLeavesNothingBehind) {
         EXPECT_TRUE(contains(message, "No space left")) << "call " << failing << ": " << message;
         EXPECT_TRUE(names(folder.path()).empty()) << "call " << failing << " left " << names(folder.path()).front();
       }
+    }
+  }
+}
+
+TEST(ShardWriter, EveryFileIsWrittenThroughTheDiskCallsThatTestsCanStop) {
+  for (const ShardForm form : {ShardForm::bin, ShardForm::hdf5}) {
+    TempFolder folder;
+    ShardWriterOptions options = options_for(folder.path());
+    options.form = form;
+    std::map<std::string, uint64_t> written;  // bytes asked for, by what the file is called in the end
+    io::set_fault_hook([&](io::DiskCall call, const fs::path& path, size_t& bytes) {
+      const std::string name = path.filename().string();
+      if (call == io::DiskCall::write) written[name.substr(name.find(".t6.") + 4)] += bytes;
+      return 0;
+    });
+    ShardWriter writer(options);
+    for (int i = 0; i < 40; ++i) writer.add_document(some_ids(99, 100));
+    const ShardSummary summary = writer.finish();
+    io::set_fault_hook({});
+    for (const WrittenShard& shard : summary.shards) {
+      const uint64_t documents = form == ShardForm::hdf5 ? 8 * shard.tokens / 100 : 0;
+      // Beside the data: the header, or some 1,000 bytes of HDF5's own.
+      EXPECT_GE(written[shard.path.filename().string() + ".tmp"], 2 * shard.tokens + documents + 800) << shard.path;
     }
   }
 }

@@ -1,5 +1,5 @@
-// The HDF5 file driver of this room: every read and write of libhdf5 goes through base/io, so that faults can be
-// injected and the first failure ends the file's life.
+// HDF5 for the rooms that read and write it: handles, the library's start and its errors, and a file driver whose every
+// read and write goes through base/io, so that faults can be injected and the first failure ends the file's life.
 //
 // Why not libhdf5's own drivers: sec2 hides its system calls and keeps writing after a full disk (and then crashes at
 // exit); core holds the whole file in memory. Here the first failing write is kept and later ones are swallowed, while
@@ -14,9 +14,10 @@
 #include <string>
 #include <utility>
 
+#include "base/error.h"
 #include "base/io.h"
 
-namespace t6::checkpoint {
+namespace t6::hdf5 {
 
 // What the driver works on; must outlive the HDF5 file opened with it.
 struct DriverState {
@@ -43,6 +44,8 @@ class Handle {
   }
   ~Handle() { close(); }
   operator hid_t() const { return id_; }
+  bool valid() const { return id_ >= 0; }
+  // For a written file, closing is what writes it.
   bool close() { return id_ < 0 || closer_(std::exchange(id_, -1)) >= 0; }
 
  private:
@@ -52,12 +55,29 @@ class Handle {
 
 // Starts libhdf5: no exit handler, no plugins, no messages of its own. Before every use; cheap. Debian's and Ubuntu's
 // libraries are built thread-safe; with another build only one thread may use HDF5 at a time.
-void start_hdf5();
+void start();
 
-// A file access list that opens `state` whatever the name: format of HDF5 1.10, which every later release reads.
+// A file access list that opens `state` whatever the name. What is written has the format of HDF5 1.10, which every later
+// release reads.
 Handle driver_access(DriverState& state);
 
 // The innermost message of the library's error stack, which is cleared.
-std::string last_hdf5_error();
+std::string last_error();
 
-}  // namespace t6::checkpoint
+// An open file, for messages about the object being worked on: they name what the driver met first, or the library's
+// reason.
+struct Session {
+  DriverState driver;
+  ExitCode reading = ExitCode::data;  // of errors when the file is not one being written
+  Handle file = {};
+
+  // Error(io) for a file being written, Error(reading) otherwise: "cannot <what> <object> in <path>: <reason>".
+  [[noreturn]] void failed(const char* what, const std::string& object);
+  void check(bool ok, const char* what, const std::string& object) {
+    if (!ok || driver.error) failed(what, object);
+  }
+  // Ends the HDF5 side; with `keep` false nothing more is written.
+  void finish(bool keep);
+};
+
+}  // namespace t6::hdf5

@@ -1,4 +1,4 @@
-#include "checkpoint/hdf5_driver.h"
+#include "base/hdf5.h"
 
 #include <H5PLpublic.h>
 #if H5_VERSION_GE(1, 13, 0)
@@ -10,9 +10,7 @@
 #include <new>
 #include <span>
 
-#include "base/error.h"
-
-namespace t6::checkpoint {
+namespace t6::hdf5 {
 namespace {
 
 struct AccessInfo {
@@ -154,7 +152,7 @@ hid_t driver_id() {
     std::copy(std::begin(map), std::end(map), driver.fl_map);
     return H5FDregister(&driver);
   }();
-  T6_CHECK(id >= 0, "HDF5 refused the file driver: {}", last_hdf5_error());
+  T6_CHECK(id >= 0, "HDF5 refused the file driver: {}", last_error());
   return id;
 }
 
@@ -165,10 +163,10 @@ void DriverState::give_up() noexcept {
   abandoned = true;
 }
 
-void start_hdf5() {
+void start() {
   static const bool started = [] {
-    H5dont_atexit();  // without effect when another room started the library; nothing of ours is open at exit anyway
-    return H5open() >= 0 && H5PLset_loading_state(0) >= 0;
+    H5dont_atexit();                                        // nothing of ours is open at exit
+    return H5open() >= 0 && H5PLset_loading_state(0) >= 0;  // a file must not make us load code
   }();
   T6_CHECK(started, "the HDF5 library could not be started");
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);  // each thread has its own stack
@@ -178,13 +176,13 @@ Handle driver_access(DriverState& state) {
   Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   const AccessInfo info{&state};
   const bool ok = access >= 0 && H5Pset_driver(access, driver_id(), &info) >= 0 &&
-                  H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110) >= 0 &&
+                  (!state.writable || H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110) >= 0) &&
                   H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0;
-  T6_CHECK(ok, "HDF5 file access list: {}", last_hdf5_error());
+  T6_CHECK(ok, "HDF5 file access list: {}", last_error());
   return access;
 }
 
-std::string last_hdf5_error() {
+std::string last_error() {
   std::string text;
   const auto visit = [](unsigned n, const H5E_error2_t* entry, void* data) -> herr_t {
     if (n == 0 && entry->desc != nullptr) *static_cast<std::string*>(data) = entry->desc;
@@ -195,4 +193,27 @@ std::string last_hdf5_error() {
   return text.empty() ? "no reason given" : text;
 }
 
-}  // namespace t6::checkpoint
+void Session::failed(const char* what, const std::string& object) {
+  std::string reason = last_error();
+  if (const std::exception_ptr error = std::exchange(driver.error, nullptr)) {
+    driver.abandoned = true;
+    try {
+      std::rethrow_exception(error);
+    } catch (const Error& system) {
+      if (driver.writable) throw;
+      reason = system.what();  // as a rule, the file is shorter than its own metadata says
+    }
+  }
+  driver.abandoned = driver.writable;
+  fail(driver.writable ? ExitCode::io : reading, "cannot {} {} in {}: {}", what, object, driver.file.path().string(),
+       reason);
+}
+
+void Session::finish(bool keep) {
+  if (!keep) driver.abandoned = true;
+  const bool ok = file.close();
+  if (keep) check(ok, "close", "the file");
+  H5Eclear2(H5E_DEFAULT);
+}
+
+}  // namespace t6::hdf5
