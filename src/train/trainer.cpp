@@ -16,6 +16,7 @@
 #include "ops/matmul.h"
 #include "train/device.h"
 #include "train/environment.h"
+#include "train/memory_advice.h"
 #include "train/schedule.h"
 
 namespace t6::train {
@@ -59,6 +60,21 @@ int exit_code(const TrainResult& result) {
   return result.reason == StopReason::signal ? 128 + result.signal : 0;
 }
 
+// What ends a run stands in its log too; the terminal hears of it from main. A GPU that is too small gets advice.
+template <class Work>
+auto Trainer::logged(Work&& work) {
+  try {
+    return work();
+  } catch (const gpu::OutOfMemory& error) {
+    const std::string message = out_of_memory(error);
+    log::error_in_files(message);
+    fail(ExitCode::usage, "{}", message);
+  } catch (const std::exception& error) {
+    log::error_in_files(error.what());
+    throw;
+  }
+}
+
 Trainer::Trainer(const RunConfig& config, std::span<const std::string> arguments)
     : config_(checked(config)),
       device_(choose_device(config.run.device)),
@@ -67,12 +83,7 @@ Trainer::Trainer(const RunConfig& config, std::span<const std::string> arguments
       model_(config.model) {
   if (config_.run.threads > 0) omp_set_num_threads(static_cast<int>(config_.run.threads));
   folder_.start_log();
-  try {
-    prepare(arguments);
-  } catch (const std::exception& error) {
-    log::error_in_files(error.what());  // the terminal hears of it from main
-    throw;
-  }
+  logged([&] { prepare(arguments); });
 }
 
 void Trainer::prepare(std::span<const std::string> arguments) {
@@ -329,13 +340,14 @@ std::optional<StopReason> Trainer::stop_reason() const {
   return std::nullopt;
 }
 
+std::string Trainer::out_of_memory(const gpu::OutOfMemory& error) const {
+  // A tenth is left to what the estimate does not know: the driver's own, and gaps between blocks.
+  const auto usable = static_cast<int64_t>(static_cast<double>(error.memory.total) * 0.9);
+  return fmt::format("{}; {}", error.what(), what_would_fit(model_, config_, usable));
+}
+
 TrainResult Trainer::run() {
-  try {
-    return train();
-  } catch (const std::exception& error) {
-    log::error_in_files(error.what());
-    throw;
-  }
+  return logged([this] { return train(); });
 }
 
 TrainResult Trainer::train() {

@@ -50,6 +50,8 @@ class Trainer {
   TrainResult run();
 
  private:
+  template <class Work>
+  auto logged(Work&& work);
   void prepare(std::span<const std::string> arguments);
   TrainResult train();
   void open_data();
@@ -66,6 +68,7 @@ class Trainer {
   bool evaluation_due(int64_t step) const;
   double seconds_since_start() const;
   double seconds_to_keep() const;
+  std::string out_of_memory(const gpu::OutOfMemory& error) const;
   checkpoint::State state() const;
   MicroBatch next_batch();
   uint64_t tokens_seen() const;
