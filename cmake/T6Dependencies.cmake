@@ -45,3 +45,23 @@ target_link_libraries(T6::hdf5 INTERFACE ${HDF5_C_LIBRARIES})
 if(T6_TESTS)
   t6_find(GTest libgtest-dev)
 endif()
+
+# cuDNN's attention, in CUDA builds: headers alone, the library is loaded at run time. Target T6::cudnn_frontend, or none.
+if(T6_HAVE_CUDA AND NOT T6_CUDA_EMULATED)
+  set(T6_CUDNN_FRONTEND "" CACHE PATH "Folder of cudnn_frontend.h; empty: searched, also in build/deps")
+  find_path(T6_CUDNN_FRONTEND_INCLUDE cudnn_frontend.h
+            HINTS ${T6_CUDNN_FRONTEND} ${CMAKE_SOURCE_DIR}/build/deps/cudnn-frontend/include ${CUDAToolkit_INCLUDE_DIRS})
+  find_path(T6_CUDNN_INCLUDE cudnn.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  if(T6_CUDNN_FRONTEND_INCLUDE AND T6_CUDNN_INCLUDE)
+    message(STATUS "t6: attention by cuDNN where it is found at run time")
+    add_library(T6::cudnn_frontend INTERFACE IMPORTED GLOBAL)
+    target_include_directories(T6::cudnn_frontend INTERFACE ${T6_CUDNN_FRONTEND_INCLUDE} ${T6_CUDNN_INCLUDE})
+    target_compile_definitions(T6::cudnn_frontend INTERFACE T6_HAVE_CUDNN=1)
+    target_link_libraries(T6::cudnn_frontend INTERFACE ${CMAKE_DL_LIBS})
+  elseif(T6_CUDNN_FRONTEND)
+    message(FATAL_ERROR "T6_CUDNN_FRONTEND is ${T6_CUDNN_FRONTEND}, but cudnn_frontend.h is not there or cudnn.h is nowhere.")
+  else()
+    message(STATUS "t6: attention by this project's own kernels alone, slower than cuDNN's: cudnn_frontend.h or cudnn.h was "
+                   "not found (scripts/setup.sh gets the first, cuDNN 9 has the second)")
+  endif()
+endif()

@@ -70,8 +70,31 @@ version_at_least 3.25 "$cmake_version" || die "CMake 3.25 or newer is needed, th
 gcc_version=$(g++ -dumpfullversion)
 version_at_least 12 "$gcc_version" || die "g++ 12 or newer is needed, this system has $gcc_version: use Debian 12, Ubuntu 24.04 or newer"
 
+# The headers by which attention calls cuDNN, from a Python package of which only they are kept. A build without them is
+# complete, with slower attention on GPUs: so no failure here stops the set-up.
+get_cudnn_frontend() {
+  local folder why
+  folder=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/build/deps/cudnn-frontend
+  if [ -f "$folder/include/cudnn_frontend.h" ]; then
+    say "cuDNN frontend: $folder"
+    return
+  fi
+  rm -rf "$folder.new"
+  if why=$(python3 -m pip install -q --disable-pip-version-check --no-deps --target "$folder.new" 'nvidia-cudnn-frontend>=1.14,<2' 2>&1) &&
+    [ -f "$folder.new/include/cudnn_frontend.h" ]; then
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    mv "$folder.new/include" "$folder/include"
+    say "cuDNN frontend: $folder"
+  else
+    say "cuDNN frontend: none (${why##*$'\n'}); to have cuDNN's attention, install Python's pip or set T6_CUDNN_FRONTEND"
+  fi
+  rm -rf "$folder.new"
+}
+
 if nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null); then
   say "CUDA compiler: $nvcc ($("$nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')); preset cuda builds with it"
+  get_cudnn_frontend
 else
   say "CUDA compiler: none; the CPU build is complete without one"
 fi

@@ -1,15 +1,36 @@
 #include "ops/attention.h"
 
+#include "base/error.h"
+#include "ops/attention_backend.h"
+#include "ops/attention_cuda/cudnn.h"
 #include "ops/attention_cuda/own.h"
 
 namespace t6::cuda {
+namespace {
+
+// Whether cuDNN is asked first.
+bool tries_cudnn(const AttentionBackend& backend) {
+  if (backend.kernels == AttentionKernels::own) return false;
+  if (backend.kernels == AttentionKernels::cudnn && !cudnn::library().available) {
+    ::t6::fail(ExitCode::usage, "attention is to run on cuDNN, but {}", cudnn::library().what);
+  }
+  return true;
+}
+
+}  // namespace
 
 void attention(const AttentionArgs& args) {
-  own::attention(args);
+  const AttentionBackend backend = attention_backend();
+  const bool required = backend.kernels == AttentionKernels::cudnn;
+  if (!tries_cudnn(backend) || !cudnn::attention(args, required)) own::attention(args);
 }
 
 void attention_backward(const AttentionBackwardArgs& args) {
-  own::attention_backward(args);
+  const AttentionBackend backend = attention_backend();
+  const bool required = backend.kernels == AttentionKernels::cudnn;
+  if (!tries_cudnn(backend) || !cudnn::attention_backward(args, backend.deterministic, required)) {
+    own::attention_backward(args);
+  }
 }
 
 }  // namespace t6::cuda

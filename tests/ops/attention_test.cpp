@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/rng.h"
+#include "ops/attention_backend.h"
 #include "support/device.h"
 #include "support/op_check.h"
 #include "support/threads.h"
@@ -235,6 +236,8 @@ TEST(Attention, LargeScoresStayFinite) {
 }
 
 TEST(Attention, DoesNotDependOnThreadCount) {
+  const AttentionBackend before = attention_backend();
+  set_attention_backend({before.kernels, true});
   for (const DType dtype : {DType::f32, DType::bf16}) {
     // With one thread a head is one unit, with five its tiles are shared out.
     const Sizes s{.batch = 1, .queries = 200, .heads = 6, .groups = 2, .qk = 16, .v = 8};
@@ -246,6 +249,7 @@ TEST(Attention, DoesNotDependOnThreadCount) {
     EXPECT_EQ(one, test::with_threads(2, all));
     EXPECT_EQ(one, test::with_threads(5, all));
   }
+  set_attention_backend(before);
 }
 
 TEST(AttentionDecode, SeesTheCacheUpToItsOwnRow) {

@@ -1,0 +1,34 @@
+// Which kernels attention runs on a GPU: cuDNN's, loaded at run time, or this project's own.
+//
+// cuDNN serves bf16 with as many keys as queries (training, evaluation); f32 and decoding always run on the own kernels.
+// Both save the same log-sum-exp, so a backward may follow either forward.
+#pragma once
+
+#include <string>
+
+namespace t6 {
+
+enum class AttentionKernels {
+  automatic,  // cuDNN where it is there and takes the shape, the own ones otherwise (said once in the log)
+  cudnn,      // Error(usage) where cuDNN is missing or does not take a shape it is meant for
+  own,
+};
+
+struct AttentionBackend {
+  AttentionKernels kernels = AttentionKernels::automatic;
+  // Gradients are the same bits each time. The own kernels always do that; cuDNN takes longer and more memory for it.
+  bool deterministic = false;
+};
+
+// For calls from now on. The environment variable T6_ATTENTION (auto, cudnn, own) goes before `kernels`; Error(usage)
+// when it holds anything else.
+void set_attention_backend(const AttentionBackend& backend);
+AttentionBackend attention_backend();
+
+// Whether cuDNN can be used on this machine; loads it.
+bool cudnn_available();
+
+// For env.json: "cuDNN 9.24.0", "cuDNN 9.24.0, deterministic", "own kernels (libcudnn.so.9 was not found: ...)".
+std::string describe_attention_backend();
+
+}  // namespace t6

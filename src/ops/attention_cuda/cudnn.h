@@ -1,0 +1,23 @@
+// cuDNN's fused attention. The library is loaded at run time and never linked: programs start without it.
+#pragma once
+
+#include <string>
+
+#include "ops/attention.h"
+
+namespace t6::cuda::cudnn {
+
+struct Library {
+  bool available = false;
+  std::string what;  // "cuDNN 9.24.0", or why it cannot be used, as a clause
+};
+// Loads it at the first call.
+const Library& library();
+
+// False, with nothing done, where cuDNN is not there or does not take these arguments: bf16, no offset, as many keys as
+// queries, widths divisible by 8. Each shape is prepared at its first call, which must not be captured in a graph; its
+// working memory is kept. Where `required`, Error(usage) in place of false when cuDNN should have taken them.
+bool attention(const AttentionArgs& args, bool required);
+bool attention_backward(const AttentionBackwardArgs& args, bool deterministic, bool required);
+
+}  // namespace t6::cuda::cudnn
