@@ -16,6 +16,9 @@ class SharedLibrary {
   // Address of a function. Error(usage) when this library has none of that name.
   void* function(const char* name) const;
 
+  // As dlopen gave it, for headers that look up functions themselves.
+  void* handle() const { return handle_; }
+
   // The name it was loaded by.
   const std::string& name() const { return name_; }
 

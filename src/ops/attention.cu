@@ -12,7 +12,7 @@ namespace {
 bool tries_cudnn(const AttentionBackend& backend) {
   if (backend.kernels == AttentionKernels::own) return false;
   if (backend.kernels == AttentionKernels::cudnn && !cudnn::library().available) {
-    ::t6::fail(ExitCode::usage, "attention is to run on cuDNN, but {}", cudnn::library().what);
+    ::t6::fail(ExitCode::usage, "attention is to run on cuDNN: {}", cudnn::library().why);
   }
   return true;
 }

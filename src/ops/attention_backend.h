@@ -9,8 +9,10 @@
 namespace t6 {
 
 enum class AttentionKernels {
-  automatic,  // cuDNN where it is there and takes the shape, the own ones otherwise (said once in the log)
-  cudnn,      // Error(usage) where cuDNN is missing or does not take a shape it is meant for
+  // cuDNN where it is there and takes the shape, the own ones otherwise; the log names each shape it does not take.
+  automatic,
+  // Error(usage) where cuDNN is missing or does not take a shape it is meant for.
+  cudnn,
   own,
 };
 

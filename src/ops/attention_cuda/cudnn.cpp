@@ -5,7 +5,6 @@
 #define NV_CUDNN_FRONTEND_USE_DYNAMIC_LOADING
 #define CUDNN_FRONTEND_SKIP_JSON_LIB
 #include <cudnn_frontend.h>
-#include <dlfcn.h>
 
 #include <array>
 #include <bit>
@@ -14,6 +13,7 @@
 #include <mutex>
 
 #include "base/log.h"
+#include "base/shared_library.h"
 #include "tensor/cuda.h"
 #include "tensor/storage.h"
 
@@ -32,14 +32,14 @@ using TensorOf = std::shared_ptr<Tensor_attributes>;
 enum Id : int64_t { kQ = 1, kK, kV, kO, kStats, kDO, kDQ, kDK, kDV };
 
 Library load() {
-  void* handle = ::dlopen("libcudnn.so.9", RTLD_NOW | RTLD_LOCAL);
-  if (handle == nullptr) {
-    const char* why = ::dlerror();
-    return {false, fmt::format("libcudnn.so.9 was not found: {}", why != nullptr ? why : "no reason given")};
+  try {
+    static const SharedLibrary file("cuDNN 9", "T6_CUDNN", {"libcudnn.so.9"});
+    fe::cudnn_dlhandle = file.handle();
+  } catch (const Error& error) {
+    return {false, "no libcudnn.so.9 was found; T6_CUDNN may name it", error.what()};
   }
-  fe::cudnn_dlhandle = handle;
   const size_t version = fe::detail::get_backend_version();
-  return {true, fmt::format("cuDNN {}.{}.{}", version / 10000, version / 100 % 100, version % 100)};
+  return {true, fmt::format("cuDNN {}.{}.{}", version / 10000, version / 100 % 100, version % 100), ""};
 }
 
 enum class Direction : int64_t { inference, forward, backward, deterministic_backward };
@@ -253,7 +253,8 @@ bool attention_backward(const AttentionBackwardArgs& args, bool deterministic, b
 namespace t6::cuda::cudnn {
 
 const Library& library() {
-  static const Library none{false, "this program was built without the cuDNN frontend"};
+  static const std::string why = "this program was built without the cuDNN frontend";
+  static const Library none{false, why, why};
   return none;
 }
 bool attention(const AttentionArgs&, bool) {

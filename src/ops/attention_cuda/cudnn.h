@@ -9,9 +9,10 @@ namespace t6::cuda::cudnn {
 
 struct Library {
   bool available = false;
-  std::string what;  // "cuDNN 9.24.0", or why it cannot be used, as a clause
+  std::string what;  // "cuDNN 9.24.0", or why there is none, as a clause
+  std::string why;   // the same at length
 };
-// Loads it at the first call.
+// Loads it at the first call; the environment variable T6_CUDNN may name its file.
 const Library& library();
 
 // False, with nothing done, where cuDNN is not there or does not take these arguments: bf16, no offset, as many keys as
