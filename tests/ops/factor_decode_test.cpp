@@ -54,7 +54,7 @@ Values materialise(const Values& a, const Values& b, int64_t rows, int64_t heads
 class GoldenFactorDecode : public testing::TestWithParam<const char*> {};
 
 TEST_P(GoldenFactorDecode, AgreesWithMaterialisedAttention) {
-  const test::Hdf5Reader file(T6_SOURCE_DIR "/tests/data/golden/factor_decode.h5");
+  const test::Hdf5Reader file(test::golden_path("factor_decode"));
   auto read = [&](const char* name) { return file.read(std::string(GetParam()) + "/" + name); };
   auto tensor = [&](const char* name) {
     const test::Hdf5Dataset set = read(name);

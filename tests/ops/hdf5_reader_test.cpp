@@ -8,7 +8,7 @@ namespace t6::test {
 namespace {
 
 TEST(Hdf5Reader, ReadsDatasetsAndNames) {
-  const Hdf5Reader file(T6_SOURCE_DIR "/tests/data/golden/factor_decode.h5");
+  const Hdf5Reader file(golden_path("factor_decode"));
   EXPECT_EQ(file.datasets("/").size(), 32U);
   EXPECT_EQ(file.datasets("h34_rq6_rk2_rv2_d64").front(), "ak");
   const Hdf5Dataset lengths = file.read("h34_rq6_rk2_rv2_d64/lengths");
@@ -20,13 +20,13 @@ TEST(Hdf5Reader, ReadsDatasetsAndNames) {
 }
 
 TEST(Hdf5Reader, ReadsStringAttributes) {
-  const Hdf5Reader file(T6_SOURCE_DIR "/tests/data/golden/mha.h5");
+  const Hdf5Reader file(golden_path("mha"));
   EXPECT_EQ(file.attribute("/", "config").substr(0, 13), "{\"n_layer\": 2");
 }
 
 TEST(Hdf5Reader, SaysWhatIsMissing) {
   EXPECT_THROW(Hdf5Reader("no_such_file.h5"), std::runtime_error);
-  const Hdf5Reader file(T6_SOURCE_DIR "/tests/data/golden/factor_decode.h5");
+  const Hdf5Reader file(golden_path("factor_decode"));
   EXPECT_THROW(file.read("none"), std::runtime_error);
   EXPECT_THROW(file.attribute("/", "none"), std::runtime_error);
 }

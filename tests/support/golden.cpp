@@ -1,22 +1,11 @@
 #include "support/golden.h"
 
 #include <cmath>
-#include <cstdlib>
 
 namespace t6::test {
 
-namespace {
-
-std::string path_of(const std::string& kind) {
-  const char* folder = std::getenv("T6_GOLDEN_DIR");
-  return (folder != nullptr ? std::string(folder) : std::string(T6_SOURCE_DIR "/tests/data/golden")) + "/" + kind +
-         ".h5";
-}
-
-}  // namespace
-
 Golden::Golden(const std::string& kind)
-    : file_(path_of(kind)),
+    : file_(golden_path(kind)),
       config_(nlohmann::json::parse(file_.attribute("/", "config"))),
       hyperparameters_(nlohmann::json::parse(file_.attribute("/", "hyperparameters"))) {}
 

@@ -4,6 +4,7 @@
 #define H5_USE_110_API 1
 #include <hdf5.h>
 
+#include <cstdlib>
 #include <stdexcept>
 
 namespace t6::test {
@@ -37,6 +38,12 @@ herr_t collect(hid_t, const char* name, const H5O_info_t* info, void* names) {
 }
 
 }  // namespace
+
+std::string golden_path(const std::string& name) {
+  const char* folder = std::getenv("T6_GOLDEN_DIR");
+  return (folder != nullptr ? std::string(folder) : std::string(T6_SOURCE_DIR "/tests/data/golden")) + "/" + name +
+         ".h5";
+}
 
 Hdf5Reader::Hdf5Reader(const std::string& path) : path_(path) {
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);

@@ -8,6 +8,9 @@
 
 namespace t6::test {
 
+// tests/data/golden/<name>.h5, or that of the folder which the environment variable T6_GOLDEN_DIR names.
+std::string golden_path(const std::string& name);
+
 struct Hdf5Dataset {
   std::vector<int64_t> shape;  // empty for a scalar
   std::vector<double> values;  // row-major
