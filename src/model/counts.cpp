@@ -45,7 +45,9 @@ MemoryEstimate estimate_memory(const Transformer& model, int64_t micro_batch, DT
   estimate.activations = tokens * (config.layers * kept + residual + width * element);
   // The peak is where the logits are, or in the last block's backward: the MLP's gradients, beside what was rebuilt and
   // less what its MLP no longer needs by the time attention is rebuilt.
-  const int64_t logits = std::min(tokens, kClassifierChunkRows) * config.vocab_size * wide;
+  const Device device = model.parameters().master().device();
+  const int64_t logits =
+      std::min(tokens, classifier_chunk_rows(device)) * config.vocab_size * (device.is_cuda() ? element : wide);
   const int64_t rebuilt = recompute == Recompute::attention ? std::max<int64_t>(0, attention - mlp) : whole - kept;
   estimate.activations += std::max(logits, tokens * (rebuilt + mlp));
   return estimate;

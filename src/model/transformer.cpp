@@ -83,8 +83,7 @@ Variable Transformer::hidden(const Tensor& tokens, Recompute recompute) const {
 
 Variable Transformer::loss(const Tensor& tokens, const Tensor& targets, double scale, Recompute recompute,
                            Tensor* row_losses) const {
-  return classifier_loss(hidden(tokens, recompute), wte_->variable(), on_device(targets), scale, kClassifierChunkRows,
-                         row_losses);
+  return classifier_loss(hidden(tokens, recompute), wte_->variable(), on_device(targets), scale, 0, row_losses);
 }
 
 Tensor Transformer::logits(const Tensor& tokens) const {

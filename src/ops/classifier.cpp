@@ -102,8 +102,9 @@ void mean_loss(const MeanLossArgs& a) {
 
 namespace {
 
-constexpr Kernel<CrossEntropyArgs> kCrossEntropy{"cross_entropy", &cpu::cross_entropy, nullptr};
-constexpr Kernel<MeanLossArgs> kMeanLoss{"mean_loss", &cpu::mean_loss, nullptr};
+constexpr Kernel<CrossEntropyArgs> kCrossEntropy{"cross_entropy", &cpu::cross_entropy,
+                                                 T6_CUDA_KERNEL(cuda::cross_entropy)};
+constexpr Kernel<MeanLossArgs> kMeanLoss{"mean_loss", &cpu::mean_loss, T6_CUDA_KERNEL(cuda::mean_loss)};
 
 // Rows of n against every row of wte.
 void logits_of(const Tensor& n, const Tensor& wte, const Tensor& logits) {
@@ -167,6 +168,14 @@ void add_products(const Tensor& dlogits, int64_t ld, const Tensor& n, const Tens
 
 }  // namespace
 
+void cross_entropy(Device device, const CrossEntropyArgs& args) {
+  kCrossEntropy(device, args);
+}
+
+void mean_loss(Device device, const MeanLossArgs& args) {
+  kMeanLoss(device, args);
+}
+
 Variable classifier_loss(const Variable& n, const Variable& wte, const Tensor& targets, double scale,
                          int64_t chunk_rows, Tensor* row_losses) {
   const Tensor& wv = wte.value();
@@ -175,8 +184,8 @@ Variable classifier_loss(const Variable& n, const Variable& wte, const Tensor& t
   T6_CHECK(targets.dtype() == DType::i32 && targets.numel() == rows && targets.device() == wte.device(),
            "[classifier_loss] expected {} i32 targets on {}, got {} {} on {}", rows, to_string(wte.device()),
            name_of(targets.dtype()), to_string(targets.shape()), to_string(targets.device()));
-  T6_CHECK(rows > 0 && chunk_rows > 0, "[classifier_loss] expected at least one row and chunk_rows > 0, got {} and {}",
-           rows, chunk_rows);
+  T6_CHECK(rows > 0 && chunk_rows >= 0,
+           "[classifier_loss] expected at least one row and chunk_rows >= 0, got {} and {}", rows, chunk_rows);
   const Tensor nv = n.value().view({rows, width});
   const Device device = nv.device();
   const DType statistics = accumulate_dtype(nv.dtype());
@@ -190,7 +199,7 @@ Variable classifier_loss(const Variable& n, const Variable& wte, const Tensor& t
   if (with_gradient && wte.needs_grad())
     dwte = parameter ? gradient_buffer(wte) : Tensor::zeros(wv.shape(), statistics, device);
 
-  chunk_rows = std::min(chunk_rows, rows);
+  chunk_rows = std::min(chunk_rows > 0 ? chunk_rows : classifier_chunk_rows(device), rows);
   const Tensor losses = Tensor::empty({rows}, statistics, device);
   const Tensor chunk = Tensor::empty({chunk_rows, columns}, logits_dtype, device);
   for (int64_t begin = 0; begin < rows; begin += chunk_rows) {

@@ -34,6 +34,9 @@ inline unsigned blocks_for(int64_t n, int64_t per_block) {
 // work for.
 unsigned blocks_for_loop(int64_t n, int64_t per_block);
 
+// Dynamic and static shared memory a block can have: 163 KiB on sm_80, 227 KiB on sm_90.
+size_t max_shared_bytes();
+
 struct LaunchShape {
   dim3 grid;
   dim3 block;

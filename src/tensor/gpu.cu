@@ -21,6 +21,7 @@ struct Current {
   int device = 0;
   cudaStream_t stream = nullptr;
   int multiprocessors = 1;
+  int shared_bytes = 0;  // most a block can have
 };
 
 Current& current() {
@@ -33,6 +34,7 @@ void open_device(Current& state) {
   T6_CUDA(cudaSetDevice(state.device));
   T6_CUDA(cudaStreamCreateWithFlags(&state.stream, cudaStreamNonBlocking));
   T6_CUDA(cudaDeviceGetAttribute(&state.multiprocessors, cudaDevAttrMultiProcessorCount, state.device));
+  T6_CUDA(cudaDeviceGetAttribute(&state.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, state.device));
   cudaMemPool_t pool = nullptr;
   T6_CUDA(cudaDeviceGetDefaultMemPool(&pool, state.device));
   uint64_t keep = std::numeric_limits<uint64_t>::max();
@@ -60,6 +62,11 @@ unsigned blocks_for_loop(int64_t n, int64_t per_block) {
   constexpr int64_t kBlocksPerMultiprocessor = 8;
   return static_cast<unsigned>(
       std::min<int64_t>(blocks_for(n, per_block), current().multiprocessors * kBlocksPerMultiprocessor));
+}
+
+size_t max_shared_bytes() {
+  current_stream();
+  return static_cast<size_t>(current().shared_bytes);
 }
 
 PoolUsage& pool_usage() {
