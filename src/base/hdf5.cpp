@@ -172,6 +172,11 @@ void start() {
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);  // each thread has its own stack
 }
 
+Guard guard() {
+  static std::recursive_mutex mutex;
+  return Guard(mutex);
+}
+
 Handle driver_access(DriverState& state) {
   Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   const AccessInfo info{&state};

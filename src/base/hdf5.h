@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <exception>
+#include <mutex>
 #include <string>
 #include <utility>
 
@@ -53,9 +54,13 @@ class Handle {
   Closer closer_ = nullptr;
 };
 
-// Starts libhdf5: no exit handler, no plugins, no messages of its own. Before every use; cheap. Debian's and Ubuntu's
-// libraries are built thread-safe; with another build only one thread may use HDF5 at a time.
+// Starts libhdf5: no exit handler, no plugins, no messages of its own. Before every use; cheap.
 void start();
+
+// One thread at a time uses libhdf5, which not every build of it sees to, and none while the process forks a child that
+// will use it: held around uses, recursive. A Session holds it.
+using Guard = std::unique_lock<std::recursive_mutex>;
+Guard guard();
 
 // A file access list that opens `state` whatever the name. What is written has the format of HDF5 1.10, which every later
 // release reads.
@@ -64,11 +69,16 @@ Handle driver_access(DriverState& state);
 // The innermost message of the library's error stack, which is cleared.
 std::string last_error();
 
-// An open file, for messages about the object being worked on: they name what the driver met first, or the library's
-// reason.
+// An open file; its messages about the object being worked on name what the driver met first, or the library's reason.
+// Begins and ends on one thread.
 struct Session {
+  // reading: of errors when the file is not one being written.
+  Session(io::File opened, bool writable, ExitCode reading_code)
+      : driver{std::move(opened), writable, false, {}}, reading(reading_code) {}
+
+  const Guard guarded = guard();  // released last
   DriverState driver;
-  ExitCode reading = ExitCode::data;  // of errors when the file is not one being written
+  ExitCode reading;
   Handle file = {};
 
   // Error(io) for a file being written, Error(reading) otherwise: "cannot <what> <object> in <path>: <reason>".

@@ -92,8 +92,7 @@ struct Hdf5Writer::Impl : hdf5::Session {
   // Plain lists, as files must not depend on the time.
   Handle group_list{H5Pcreate(H5P_GROUP_CREATE), H5Pclose};
 
-  explicit Impl(const std::filesystem::path& path)
-      : Session{{io::File::create_new(path), true, false, {}}, ExitCode::checkpoint} {
+  explicit Impl(const std::filesystem::path& path) : Session(io::File::create_new(path), true, ExitCode::checkpoint) {
     const Handle access = hdf5::driver_access(driver);
     const Handle create(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
     const bool ok = H5Pset_obj_track_times(group_list, false) >= 0 && H5Pset_obj_track_times(create, false) >= 0;
@@ -198,7 +197,7 @@ Hdf5Writer::Closed Hdf5Writer::close() {
 }
 
 struct Hdf5Reader::Impl : hdf5::Session {
-  explicit Impl(io::File opened) : Session{{std::move(opened), false, false, {}}, ExitCode::checkpoint} {
+  explicit Impl(io::File opened) : Session(std::move(opened), false, ExitCode::checkpoint) {
     const Handle access = hdf5::driver_access(driver);
     file = Handle(H5Fopen(driver.file.path().c_str(), H5F_ACC_RDONLY, access), H5Fclose);
     check(file >= 0, "open", "the root");

@@ -1,7 +1,9 @@
 #include "data/hdf5_tokens.h"
 
+#include <nlohmann/json.hpp>
 #include <vector>
 
+#include "base/child.h"
 #include "base/error.h"
 #include "base/hdf5.h"
 
@@ -178,10 +180,7 @@ void write_layout(hdf5::Session& session, Hdf5Tokens& layout) {
   put_text("source", layout.source);
 }
 
-}  // namespace
-
-Hdf5Tokens open_hdf5_tokens(const io::File& file) {
-  hdf5::start();
+Hdf5Tokens read_hdf5_tokens(const io::File& file) {
   Reader reader(file);
   Hdf5Tokens layout;
   const Reader::Dataset tokens = reader.dataset("tokens", H5T_STD_U16LE, H5T_STD_U32LE, "uint16 or uint32");
@@ -208,9 +207,72 @@ Hdf5Tokens open_hdf5_tokens(const io::File& file) {
   return layout;
 }
 
+std::string to_text(const Hdf5Tokens& layout) {
+  nlohmann::json json{{"tokens", {layout.tokens_offset, layout.token_count, layout.width}},
+                      {"documents", {layout.documents_offset, layout.document_count}},
+                      {"tokenizer_hash", layout.tokenizer_hash},
+                      {"source", layout.source}};
+  if (layout.vocabulary) json["vocabulary"] = *layout.vocabulary;
+  if (layout.end_of_text) json["end_of_text"] = *layout.end_of_text;
+  return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+// The opposite; nothing when the text is not of that form, or names ranges outside a file of `file_size` bytes.
+std::optional<Hdf5Tokens> from_text(const std::string& text, uint64_t file_size) {
+  Hdf5Tokens layout;
+  try {
+    const nlohmann::json json = nlohmann::json::parse(text);
+    const nlohmann::json &tokens = json.at("tokens"), &documents = json.at("documents");
+    layout = {.tokens_offset = tokens.at(0),
+              .token_count = tokens.at(1),
+              .width = tokens.at(2),
+              .documents_offset = documents.at(0),
+              .document_count = documents.at(1),
+              .vocabulary = {},
+              .end_of_text = {},
+              .tokenizer_hash = json.at("tokenizer_hash"),
+              .source = json.at("source")};
+    if (json.contains("vocabulary")) layout.vocabulary = json["vocabulary"].get<uint64_t>();
+    if (json.contains("end_of_text")) layout.end_of_text = json["end_of_text"].get<uint64_t>();
+  } catch (const nlohmann::json::exception&) {
+    return std::nullopt;
+  }
+  const auto inside = [&](uint64_t offset, uint64_t count, uint64_t width) {
+    return offset <= file_size && count <= (file_size - offset) / width;
+  };
+  if (layout.width != 2 && layout.width != 4) return std::nullopt;
+  if (!inside(layout.tokens_offset, layout.token_count, layout.width)) return std::nullopt;
+  if (!inside(layout.documents_offset, layout.document_count, 8)) return std::nullopt;
+  return layout;
+}
+
+}  // namespace
+
+Hdf5Tokens open_hdf5_tokens(const io::File& file) {
+  // Started, and in no other thread's hands, before the process forks.
+  const hdf5::Guard guarded = hdf5::guard();
+  hdf5::start();
+  const ChildResult read = run_in_child([&] { return to_text(read_hdf5_tokens(file)); }, {.processor_seconds = 2});
+  if (!read.failure.empty()) {
+    fail(ExitCode::data,
+         "token shard {}: the HDF5 library could not read it; tried in a process of its own, {}. It is damaged, or "
+         "made to "
+         "do harm; make the shard again with 't6 tokenize'",
+         file.path().string(), read.failure);
+  }
+  const std::optional<Hdf5Tokens> layout = from_text(read.text, file.size());
+  if (!layout) {
+    fail(ExitCode::data,
+         "token shard {}: what the HDF5 library reads in it contradicts itself; make the shard again "
+         "with 't6 tokenize'",
+         file.path().string());
+  }
+  return *layout;
+}
+
 io::File create_hdf5_tokens(const fs::path& path, Hdf5Tokens& layout) {
   hdf5::start();
-  hdf5::Session session{{io::File::create_new(path), true, false, {}}};
+  hdf5::Session session(io::File::create_new(path), true, ExitCode::io);
   try {
     write_layout(session, layout);
     session.finish(true);

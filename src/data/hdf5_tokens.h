@@ -4,8 +4,11 @@
 //   /tokens        uint16 or uint32, little-endian, 1-D, contiguous, unfiltered
 //   /doc_offsets   uint64, 1-D, contiguous: index in /tokens of each document that starts in this shard, ascending
 //   attributes of /: vocabulary, end_of_text, token_count, document_count (integers), tokenizer_hash, source (strings)
-// Only /tokens must be there; what else is there must be right. The HDF5 library is not thread-safe: no two of these
-// calls, nor other users of HDF5, may run at the same time.
+// Only /tokens must be there; what else is there must be right.
+//
+// libhdf5 is not safe on hostile or damaged files: some of them crash it or keep it busy for ever. So a file is opened in
+// a forked child with limits (base/child.h), which tells what it found; the parent checks that against the file's size
+// and never lets the library see the file.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +20,6 @@
 
 namespace t6::data {
 
-// Plain values only, so that a child process can fill it for files that are not trusted.
 struct Hdf5Tokens {
   uint64_t tokens_offset = 0;  // in the file, in bytes
   uint64_t token_count = 0;
@@ -30,7 +32,9 @@ struct Hdf5Tokens {
   std::string source = {};
 };
 
-// Reads the layout. Error(data) naming the file and what is wrong; the ranges are checked against the file's size.
+// Reads the layout. Error(data) naming the file and what is wrong, also when reading it crashed or met a limit; the
+// ranges are checked against the file's size. A few milliseconds; more in a process with much memory, which it copies the
+// page tables of.
 Hdf5Tokens open_hdf5_tokens(const io::File& file);
 
 // Creates the file with room for token_count tokens and document_count offsets and fills in the two offsets of

@@ -132,6 +132,20 @@ TEST(TokenShard, ReadsEveryForm) {
   expect_reads_back(folder / "one.bin", {7}, 8);
 }
 
+// Files that crash the HDF5 library, or keep it busy for ever, cost an error and not the process.
+TEST(TokenShard, SurvivesFilesThatTheHdf5LibraryDoesNot) {
+  for (const char* name : {"crash.h5", "endless.h5"}) {
+    const fs::path path = fs::path(T6_SOURCE_DIR) / "tests/data/hostile" / name;
+    const Error error = error_of([&] { TokenShard::open(path, kVocabulary); });
+    EXPECT_EQ(error.code(), ExitCode::data);
+    EXPECT_TRUE(contains(error.what(), path.string())) << error.what();
+#if H5_VERS_MAJOR == 1 && H5_VERS_MINOR == 10 && H5_VERS_RELEASE == 8 && !defined(__SANITIZE_ADDRESS__)
+    EXPECT_TRUE(contains(error.what(), name[0] == 'c' ? "it crashed (Segmentation fault)" : "its processor time"))
+        << error.what();
+#endif
+  }
+}
+
 TEST(TokenShard, KnowsWhatAnHdf5ShardSays) {
   TempFolder folder;
   for (bool variable : {false, true}) {
