@@ -248,7 +248,7 @@ void check(const char* op, const Tensor& f, const FactorLayout& layout, const Ro
   T6_CHECK(f.shape().rank() == 3 && f.dim(2) == layout.width, "[{}] expected factors [B, T, {}], got {}", op,
            layout.width, to_string(f.shape()));
   check_layout(layout);
-  check_rope_table(op, table, f.dtype(), layout.head_dim, offset, f.dim(1));
+  check_rope_table(op, table, f, layout.head_dim, offset);
 }
 
 FactorContractionArgs args_for(const Tensor& f, const FactorLayout& layout, const RopeTable& table, int64_t offset,

@@ -66,16 +66,17 @@ void check_rank3(const char* op, const char* what, const Tensor& x, int64_t widt
 
 }  // namespace
 
-void check_rope_table(const char* op, const RopeTable& table, DType dtype, int64_t width, int64_t offset,
-                      int64_t window) {
-  T6_CHECK(table.cos.defined() && table.cos.dtype() == accumulate_dtype(dtype),
-           "[{}] expected a RoPE table of {} for {} activations, got {}", op, name_of(accumulate_dtype(dtype)),
-           name_of(dtype), table.cos.defined() ? name_of(table.cos.dtype()) : "none");
+void check_rope_table(const char* op, const RopeTable& table, const Tensor& x, int64_t width, int64_t offset) {
+  const DType dtype = accumulate_dtype(x.dtype());
+  T6_CHECK(table.cos.defined() && table.cos.dtype() == dtype && table.cos.device() == x.device(),
+           "[{}] expected a RoPE table of {} on {} for {} activations, got {}", op, name_of(dtype),
+           to_string(x.device()), name_of(x.dtype()),
+           table.cos.defined() ? name_of(table.cos.dtype()) + (" on " + to_string(table.cos.device())) : "none");
   T6_CHECK(width == 0 || table.width() == width, "[{}] expected a RoPE table of width {}, got {}", op, width,
            table.width());
-  T6_CHECK(offset >= 0 && offset + window <= table.positions(),
+  T6_CHECK(offset >= 0 && offset + x.dim(1) <= table.positions(),
            "[{}] expected positions below {} (the RoPE table's length), got {} to {}", op, table.positions(), offset,
-           offset + window - 1);
+           offset + x.dim(1) - 1);
 }
 
 RopeTable make_rope_table(int64_t positions, int64_t width, double theta, bool round_to_bf16, DType dtype) {
@@ -107,7 +108,7 @@ Variable rope(const Variable& x, const RopeTable& table, int64_t offset) {
   const Tensor& xv = x.value();
   T6_CHECK(xv.shape().rank() == 4, "[rope] expected x [B, T, n, D], got {}", to_string(xv.shape()));
   const int64_t n = xv.dim(2), width = xv.dim(3);
-  check_rope_table("rope", table, xv.dtype(), width, offset, xv.dim(1));
+  check_rope_table("rope", table, xv, width, offset);
 
   auto rotate = [table, offset, n, width](const Tensor& from, int direction) {
     const Tensor to = Tensor::empty(from.shape(), from.dtype(), from.device());
@@ -125,7 +126,7 @@ Qkv qkv_rope(const Variable& packed, int64_t heads, int64_t kv_heads, const Rope
   const Tensor& x = packed.value();
   const int64_t width = table.width(), q_row = heads * width, kv_row = kv_heads * width;
   check_rank3("qkv_rope", "packed q, k, v", x, q_row + 2 * kv_row);
-  check_rope_table("qkv_rope", table, x.dtype(), width, offset, x.dim(1));
+  check_rope_table("qkv_rope", table, x, width, offset);
   const int64_t batch = x.dim(0), window = x.dim(1), row = x.dim(2);
 
   auto make = [&](int64_t n) { return Variable(Tensor::empty({batch, window, n, width}, x.dtype(), x.device())); };
@@ -195,7 +196,7 @@ Variable mla_q(const Variable& q_b, const MlaWidths& widths, const RopeTable& ta
   const Tensor& x = q_b.value();
   const int64_t heads = widths.heads, nope = widths.nope, rotary = table.width(), full = nope + rotary;
   check_rank3("mla_q", "q_b", x, heads * full);
-  check_rope_table("mla_q", table, x.dtype(), rotary, offset, x.dim(1));
+  check_rope_table("mla_q", table, x, rotary, offset);
   const int64_t row = x.dim(2), q_row = heads * full;
 
   Variable q(Tensor::empty({x.dim(0), x.dim(1), heads, full}, x.dtype(), x.device()));
@@ -229,7 +230,7 @@ MlaKv mla_kv(const Variable& kv_b, const Variable& k_rope, const MlaWidths& widt
   T6_CHECK(xr.dim(0) == batch && xr.dim(1) == window && xr.dtype() == x.dtype(),
            "[mla_kv] expected k_rope [{}, {}, rope] of {}, got {} of {}", batch, window, name_of(x.dtype()),
            to_string(xr.shape()), name_of(xr.dtype()));
-  if (table != nullptr) check_rope_table("mla_kv", *table, x.dtype(), rotary, offset, window);
+  if (table != nullptr) check_rope_table("mla_kv", *table, x, rotary, offset);
   const int64_t k_row = heads * full, v_row = heads * widths.v;
   const int direction = table != nullptr ? 1 : 0;
 

@@ -65,8 +65,8 @@ struct MlaKv {
 MlaKv mla_kv(const Variable& kv_b, const Variable& k_rope, const MlaWidths& widths, const RopeTable* table,
              int64_t offset = 0);
 
-// Error(internal) unless `table` fits activations of dtype, has this width (0: any) and covers [offset, offset + T).
-void check_rope_table(const char* op, const RopeTable& table, DType dtype, int64_t width, int64_t offset,
-                      int64_t window);
+// Error(internal) unless `table` fits the activations x [B, T, ..] in dtype and device, has this width (0: any) and
+// covers [offset, offset + T).
+void check_rope_table(const char* op, const RopeTable& table, const Tensor& x, int64_t width, int64_t offset);
 
 }  // namespace t6

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "support/device.h"
 #include "support/op_check.h"
 #include "support/rope_reference.h"
 #include "support/threads.h"
@@ -16,8 +17,16 @@ namespace {
 using Values = std::vector<double>;
 constexpr double kTheta = 100.0;
 
-RopeTable table_for(DType activation, int64_t positions, int64_t width) {
-  return make_rope_table(positions, width, kTheta, false, accumulate_dtype(activation));
+// On the CPU in f64; a GPU computes in f32.
+Tensor exact(const Shape& shape, const Values& values) {
+  return Tensor::from<double>(shape, values).to(test::on_cuda() ? DType::f32 : DType::f64).to(test::test_device());
+}
+double exact_bound() {
+  return test::on_cuda() ? 1e-6 : 1e-14;
+}
+
+RopeTable table_for(const Tensor& x, int64_t positions, int64_t width) {
+  return make_rope_table(positions, width, kTheta, false, accumulate_dtype(x.dtype())).to(x.device());
 }
 
 // [H, D] of one part of one packed row, in plain loops.
@@ -53,15 +62,17 @@ std::vector<Values> reference(const Values& f, const FactorLayout& layout, int64
   return out;
 }
 
-void check(int64_t batch, int64_t window, const FactorLayout& layout, int64_t offset = 0) {
+void check(int64_t batch, int64_t window, const FactorLayout& layout, int64_t offset = 0, bool differences = true) {
   test::op_check(
       {.name = "factor_contraction",
        .inputs = {{.shape = {batch, window, layout.width}}},
-       .call = [=](const auto& in, DType act) -> std::vector<Variable> {
-         Qkv out = factor_contraction(in[0], layout, table_for(act, offset + window, layout.head_dim), offset);
+       .call = [=](const auto& in, DType) -> std::vector<Variable> {
+         const RopeTable table = table_for(in[0].value(), offset + window, layout.head_dim);
+         Qkv out = factor_contraction(in[0], layout, table, offset);
          return {out.q, out.k, out.v};
        },
-       .reference = [=](const auto& in) -> std::vector<Values> { return reference(in[0], layout, window, offset); }});
+       .reference = [=](const auto& in) -> std::vector<Values> { return reference(in[0], layout, window, offset); },
+       .differences = differences});
 }
 
 TEST(FactorContraction, RanksOfThePaper) {
@@ -92,6 +103,19 @@ TEST(FactorContraction, PaddedSegmentsAndLaterPositions) {
   check(2, 2, layout, 3);
 }
 
+// Columns in whole packs, as models lay them out, where a GPU has kernels of their own.
+TEST(FactorContraction, WholePacks) {
+  check(1, 2, pack_factors(5, 16, 3, 1, 2, 8, 8), 1);
+  check(2, 1, pack_factors(2, 16, 0, 2, 1, 8, 16), 5);
+}
+
+TEST(FactorContraction, SizesOfModels) {
+  check(1, 3, pack_factors(34, 64, 6, 2, 2, 8, 128), 7, false);  // tpa small
+  check(2, 1, pack_factors(22, 64, 0, 2, 2, 8, 128), 3, false);  // tpa_kvonly small
+  check(1, 1, pack_factors(78, 64, 6, 2, 2, 8, 128), 1, false);  // tpa xl
+  check(1, 2, pack_factors(16, 128, 16, 1, 1, 8, 128), 2, false);
+}
+
 TEST(FactorContraction, SegmentsInAnyOrder) {
   FactorLayout layout = pack_factors(3, 4, 2, 2, 2);
   std::swap(layout.q.b, layout.v.b);
@@ -113,21 +137,25 @@ TEST(FactorContraction, MultiHeadAttentionIsTheCaseOfIdentityFactors) {
     for (int64_t i = 0; i < heads * heads; ++i) f[part->a + i] = i % (heads + 1) == 0 ? heads : 0.0;
     dense.insert(dense.end(), f.begin() + part->b, f.begin() + part->b + heads * width);
   }
-  const RopeTable table = table_for(DType::f64, 6, width);
-  const Qkv tpa = factor_contraction(Variable(Tensor::from<double>({1, 1, layout.width}, f)), layout, table, 5);
-  const Qkv mha = qkv_rope(Variable(Tensor::from<double>({1, 1, 3 * heads * width}, dense)), heads, heads, table, 5);
+  const Variable factors(exact({1, 1, layout.width}, f));
+  const RopeTable table = table_for(factors.value(), 6, width);
+  const Qkv tpa = factor_contraction(factors, layout, table, 5);
+  const Qkv mha = qkv_rope(Variable(exact({1, 1, 3 * heads * width}, dense)), heads, heads, table, 5);
   for (const auto& [a, b] : {std::pair(tpa.q, mha.q), std::pair(tpa.k, mha.k), std::pair(tpa.v, mha.v)}) {
     const Values x = a.value().to_doubles(), y = b.value().to_doubles();
-    for (size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(x[i], y[i], 1e-15);
+    for (size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(x[i], y[i], exact_bound());
   }
 }
 
 TEST(FactorContraction, UnusedOutputsGiveNoGradient) {
   const FactorLayout layout = pack_factors(2, 4, 2, 1, 1);
-  const Variable f(Tensor::full({1, 1, layout.width}, DType::f32, 1.0), Leaf::input);
-  const Qkv out = factor_contraction(f, layout, table_for(DType::f32, 1, 4));
+  const Device device = test::test_device();
+  const Variable f(Tensor::full({1, 1, layout.width}, DType::f32, 1.0, device), Leaf::input);
+  const Qkv out = factor_contraction(f, layout, table_for(f.value(), 1, 4));
   Variable root(Tensor::full({1}, DType::f32, 0.0));
-  record("sum", {out.v}, {&root}, [](Gradients& g) { g.give(0, Tensor::full({1, 1, 2, 4}, DType::f32, 1.0)); });
+  record("sum", {out.v}, {&root}, [=](Gradients& g) {
+    g.give(0, Tensor::full({1, 1, 2, 4}, DType::f32, 1.0, device));
+  });
   backward(root);
   Values expected(static_cast<size_t>(layout.width));
   for (int64_t i = 0; i < 2; ++i) expected[layout.v.a + i] = 4.0;
@@ -140,8 +168,9 @@ TEST(FactorContraction, DoesNotDependOnThreadCount) {
   Values values(static_cast<size_t>(2 * 65 * layout.width));
   for (size_t i = 0; i < values.size(); ++i) values[i] = std::sin(static_cast<double>(i));
   auto run = [&] {
-    const Variable f(Tensor::from<double>({2, 65, layout.width}, values).to(DType::f32), Leaf::input);
-    const Qkv out = factor_contraction(f, layout, table_for(DType::f32, 65, 8));
+    const Tensor x = Tensor::from<double>({2, 65, layout.width}, values).to(DType::f32);
+    const Variable f(x.to(test::test_device()), Leaf::input);
+    const Qkv out = factor_contraction(f, layout, table_for(f.value(), 65, 8));
     Variable root(Tensor::full({1}, DType::f32, 0.0));
     record("square", {out.q, out.k, out.v}, {&root}, [&](Gradients& g) {
       g.give(0, out.q.value());
@@ -158,9 +187,9 @@ TEST(FactorContraction, RejectsOverlappingSegments) {
   FactorLayout layout = pack_factors(3, 4, 2, 2, 2);
   layout.v.b -= 1;
   const Variable f(Tensor::zeros({1, 1, layout.width}, DType::f32));
-  EXPECT_THROW(factor_contraction(f, layout, table_for(DType::f32, 1, 4)), Error);
+  EXPECT_THROW(factor_contraction(f, layout, table_for(f.value(), 1, 4)), Error);
   layout.v.b += 2;
-  EXPECT_THROW(factor_contraction(f, layout, table_for(DType::f32, 1, 4)), Error);
+  EXPECT_THROW(factor_contraction(f, layout, table_for(f.value(), 1, 4)), Error);
 }
 
 TEST(RotateFactors, RowsContractToTheSameKeysAndValues) {
@@ -168,8 +197,8 @@ TEST(RotateFactors, RowsContractToTheSameKeysAndValues) {
   const FactorLayout layout = pack_factors(heads, width, 2, 3, 1, 4);
   Values values(static_cast<size_t>(2 * window * layout.width));
   for (size_t i = 0; i < values.size(); ++i) values[i] = std::sin(static_cast<double>(i));
-  const Tensor f = Tensor::from<double>({2, window, layout.width}, values);
-  const RopeTable table = table_for(DType::f64, 9, width);
+  const Tensor f = exact({2, window, layout.width}, values);
+  const RopeTable table = table_for(f, 9, width);
   const Qkv out = factor_contraction(Variable(f), layout, table, 4);
   const FactorRows rows = rotate_factors(f, layout, table, 4);
   EXPECT_EQ(rows.a_k.numel() + rows.b_k.numel() + rows.a_v.numel() + rows.b_v.numel(),
@@ -183,7 +212,7 @@ TEST(RotateFactors, RowsContractToTheSameKeysAndValues) {
       for (int64_t r = 0; r < rank; ++r) {
         sum += av[(row * heads + h) * rank + r] * bv[(row * rank + r) * width + d] / static_cast<double>(rank);
       }
-      EXPECT_NEAR(sum, y[i], 1e-14);
+      EXPECT_NEAR(sum, y[i], exact_bound());
     }
   };
   expect(rows.a_k, rows.b_k, out.k);

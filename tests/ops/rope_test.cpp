@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "support/device.h"
 #include "support/op_check.h"
 #include "support/rope_reference.h"
 #include "support/threads.h"
@@ -13,8 +14,14 @@ namespace {
 using Values = std::vector<double>;
 constexpr double kTheta = 100.0;  // low, so that every pair turns visibly within a few positions
 
-RopeTable table_for(DType activation, int64_t positions, int64_t width) {
-  return make_rope_table(positions, width, kTheta, false, accumulate_dtype(activation));
+RopeTable table_for(const Variable& x, int64_t positions, int64_t width) {
+  return make_rope_table(positions, width, kTheta, false, accumulate_dtype(x.dtype())).to(x.device());
+}
+
+// On the CPU in f64; a GPU computes in f32.
+Variable exact(const Shape& shape, const Values& values) {
+  return Variable(
+      Tensor::from<double>(shape, values).to(test::on_cuda() ? DType::f32 : DType::f64).to(test::test_device()));
 }
 
 TEST(RopeTable, HoldsCosAndSinOfTheAngles) {
@@ -42,28 +49,28 @@ TEST(RopeTable, RoundsToBf16WhenAsked) {
 }
 
 TEST(Rope, TurnsByMinusTheAngle) {
-  const RopeTable table = make_rope_table(2, 2, 10000.0, false, DType::f64);
-  const Variable x(Tensor::from<double>({1, 2, 1, 2}, {1, 0, 1, 0}));
+  const Variable x = exact({1, 2, 1, 2}, {1, 0, 1, 0});
+  const RopeTable table = make_rope_table(2, 2, 10000.0, false, x.dtype()).to(x.device());
   const Values y = rope(x, table).value().to_doubles();
-  EXPECT_NEAR(y[2], std::cos(1.0), 1e-15);
-  EXPECT_NEAR(y[3], -std::sin(1.0), 1e-15);
+  const double bound = test::on_cuda() ? 1e-7 : 1e-15;
+  EXPECT_NEAR(y[2], std::cos(1.0), bound);
+  EXPECT_NEAR(y[3], -std::sin(1.0), bound);
 }
 
 TEST(Rope, Plain) {
-  test::op_check({.name = "rope",
-                  .inputs = {{.shape = {2, 5, 3, 6}}},
-                  .call = [](const auto& in, DType act) -> std::vector<Variable> {
-                    return {rope(in[0], table_for(act, 9, 6), 4)};
-                  },
-                  .reference = [](const auto& in) -> std::vector<Values> {
-                    Values y = in[0];
-                    for (int64_t row = 0; row < 10; ++row) {
-                      for (int64_t n = 0; n < 3; ++n) {
-                        test::rotate_reference(y.data() + (row * 3 + n) * 6, 6, 4 + row % 5, kTheta);
-                      }
-                    }
-                    return {y};
-                  }});
+  test::op_check(
+      {.name = "rope",
+       .inputs = {{.shape = {2, 5, 3, 6}}},
+       .call = [](const auto& in, DType) -> std::vector<Variable> { return {rope(in[0], table_for(in[0], 9, 6), 4)}; },
+       .reference = [](const auto& in) -> std::vector<Values> {
+         Values y = in[0];
+         for (int64_t row = 0; row < 10; ++row) {
+           for (int64_t n = 0; n < 3; ++n) {
+             test::rotate_reference(y.data() + (row * 3 + n) * 6, 6, 4 + row % 5, kTheta);
+           }
+         }
+         return {y};
+       }});
 }
 
 // Columns [begin, begin + count) of every row, each group of `width` turned when asked.
@@ -89,8 +96,8 @@ void check_qkv(int64_t batch, int64_t window, int64_t heads, int64_t kv_heads, i
   const int64_t row = (heads + 2 * kv_heads) * width + pad, rows = batch * window;
   test::op_check({.name = "qkv_rope",
                   .inputs = {{.shape = {batch, window, row}}},
-                  .call = [=](const auto& in, DType act) -> std::vector<Variable> {
-                    Qkv out = qkv_rope(in[0], heads, kv_heads, table_for(act, offset + window, width), offset);
+                  .call = [=](const auto& in, DType) -> std::vector<Variable> {
+                    Qkv out = qkv_rope(in[0], heads, kv_heads, table_for(in[0], offset + window, width), offset);
                     return {out.q, out.k, out.v};
                   },
                   .reference = [=](const auto& in) -> std::vector<Values> {
@@ -120,8 +127,8 @@ TEST(QkvRope, RejectsPositionsBeyondTheTable) {
 TEST(QkvRope, DoesNotDependOnThreadCount) {
   Values values(2 * 65 * 72);
   for (size_t i = 0; i < values.size(); ++i) values[i] = std::sin(static_cast<double>(i));
-  const Variable x(Tensor::from<double>({2, 65, 72}, values).to(DType::f32));
-  const RopeTable table = table_for(DType::f32, 65, 8);
+  const Variable x(Tensor::from<double>({2, 65, 72}, values).to(DType::f32).to(test::test_device()));
+  const RopeTable table = table_for(x, 65, 8);
   auto keys = [&] { return qkv_rope(x, 5, 2, table).k.value().to_doubles(); };
   EXPECT_EQ(test::with_threads(1, keys), test::with_threads(3, keys));
 }
@@ -138,10 +145,11 @@ TEST(SplitColumns, WithRest) {
 }
 
 TEST(SplitColumns, UnusedPartHasZeroGradient) {
-  const Variable x(Tensor::full({2, 5}, DType::f32, 3.0), Leaf::input);
+  const Device device = test::test_device();
+  const Variable x(Tensor::full({2, 5}, DType::f32, 3.0, device), Leaf::input);
   const std::vector<Variable> parts = split_columns(x, {2, 3});
   Variable root(Tensor::full({1}, DType::f32, 0.0));
-  record("sum", {parts[1]}, {&root}, [](Gradients& g) { g.give(0, Tensor::full({2, 3}, DType::f32, 1.0)); });
+  record("sum", {parts[1]}, {&root}, [=](Gradients& g) { g.give(0, Tensor::full({2, 3}, DType::f32, 1.0, device)); });
   backward(root);
   EXPECT_EQ(x.grad().to_doubles(), (Values{0, 0, 1, 1, 1, 0, 0, 1, 1, 1}));
 }
@@ -154,8 +162,8 @@ void check_mla(int64_t batch, int64_t window, int64_t heads, int64_t nope, int64
                   .inputs = {{.shape = {batch, window, q_row}},
                              {.shape = {batch, window, kv_row}},
                              {.shape = {batch, window, rotary}}},
-                  .call = [=](const auto& in, DType act) -> std::vector<Variable> {
-                    const RopeTable table = table_for(act, offset + window, rotary);
+                  .call = [=](const auto& in, DType) -> std::vector<Variable> {
+                    const RopeTable table = table_for(in[0], offset + window, rotary);
                     Qkv out = mla_qkv(in[0], in[1], in[2], {heads, nope, v_width}, table, offset);
                     return {out.q, out.k, out.v};
                   },
@@ -188,8 +196,8 @@ TEST(MlaKv, TakesRowsThatAreRotatedAlready) {
   Values kv(1 * 4 * 2 * 5), shared(1 * 4 * 4);
   for (size_t i = 0; i < kv.size(); ++i) kv[i] = std::sin(static_cast<double>(i));
   for (size_t i = 0; i < shared.size(); ++i) shared[i] = std::cos(static_cast<double>(i));
-  const Variable kv_b(Tensor::from<double>({1, 4, 10}, kv)), k_rope(Tensor::from<double>({1, 4, 4}, shared));
-  const RopeTable table = table_for(DType::f64, 9, 4);
+  const Variable kv_b = exact({1, 4, 10}, kv), k_rope = exact({1, 4, 4}, shared);
+  const RopeTable table = table_for(kv_b, 9, 4);
   const Variable turned(rope(Variable(k_rope.value().view({1, 4, 1, 4})), table, 5).value().view({1, 4, 4}));
   const MlaKv now = mla_kv(kv_b, k_rope, {2, 3, 2}, &table, 5), before = mla_kv(kv_b, turned, {2, 3, 2}, nullptr);
   EXPECT_EQ(now.k.value().to_doubles(), before.k.value().to_doubles());
