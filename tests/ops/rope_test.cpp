@@ -92,7 +92,7 @@ void rotate_all(Values& x, int64_t rows, int64_t window, int64_t offset, int64_t
 }
 
 void check_qkv(int64_t batch, int64_t window, int64_t heads, int64_t kv_heads, int64_t width, int64_t pad,
-               int64_t offset) {
+               int64_t offset, bool differences = true) {
   const int64_t row = (heads + 2 * kv_heads) * width + pad, rows = batch * window;
   test::op_check({.name = "qkv_rope",
                   .inputs = {{.shape = {batch, window, row}}},
@@ -106,7 +106,8 @@ void check_qkv(int64_t batch, int64_t window, int64_t heads, int64_t kv_heads, i
                     rotate_all(q, rows, window, offset, width);
                     rotate_all(k, rows, window, offset, width);
                     return {q, k, columns(in[0], rows, row, (heads + kv_heads) * width, kv_heads * width)};
-                  }});
+                  },
+                  .differences = differences});
 }
 
 TEST(QkvRope, AllHeads) {
@@ -117,11 +118,23 @@ TEST(QkvRope, GroupedHeadsPaddedAndLater) {
   check_qkv(2, 1, 4, 2, 34, 5, 0);
 }
 
+TEST(QkvRope, WholePacks) {
+  check_qkv(1, 3, 9, 2, 16, 8, 2);
+  check_qkv(2, 67, 5, 1, 16, 0, 1, false);
+  check_qkv(1, 2, 6, 3, 16, 4, 0);  // rows of f32 in whole packs of 16 bytes, of bf16 not
+}
+
 TEST(QkvRope, RejectsPositionsBeyondTheTable) {
   const Variable packed(Tensor::zeros({1, 4, 24}, DType::f32));
   EXPECT_THROW(qkv_rope(packed, 1, 1, make_rope_table(5, 8, kTheta, false, DType::f32), 2), Error);
   EXPECT_THROW(qkv_rope(packed, 1, 1, make_rope_table(8, 8, kTheta, false, DType::f64), 2), Error);
   EXPECT_THROW(qkv_rope(packed, 2, 1, make_rope_table(8, 8, kTheta, false, DType::f32), 2), Error);
+}
+
+TEST(QkvRope, RejectsTablesOfAnotherDevice) {
+  if (!test::on_cuda()) GTEST_SKIP() << "runs as cuda.ops.*";
+  const Variable packed(Tensor::zeros({1, 4, 24}, DType::f32, test::test_device()));
+  EXPECT_THROW(qkv_rope(packed, 1, 1, make_rope_table(5, 8, kTheta, false, DType::f32)), Error);
 }
 
 TEST(QkvRope, DoesNotDependOnThreadCount) {
@@ -190,6 +203,7 @@ void check_mla(int64_t batch, int64_t window, int64_t heads, int64_t nope, int64
 TEST(MlaQkv, ManyShapes) {
   check_mla(2, 7, 3, 8, 4, 8, 0, 0);
   check_mla(1, 5, 7, 6, 2, 3, 3, 4);
+  check_mla(1, 3, 6, 16, 16, 8, 8, 1);
 }
 
 TEST(MlaKv, TakesRowsThatAreRotatedAlready) {
