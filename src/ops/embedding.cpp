@@ -1,6 +1,7 @@
 #include "ops/embedding.h"
 
 #include "ops/kernel.h"
+#include "ops/token_order.h"
 #include "tensor/parallel.h"
 
 namespace t6 {
@@ -50,8 +51,10 @@ void embedding_backward(const EmbeddingBackwardArgs& a) {
 
 namespace {
 
-constexpr Kernel<EmbeddingForwardArgs> kForward{"embedding", &cpu::embedding_forward, nullptr};
-constexpr Kernel<EmbeddingBackwardArgs> kBackward{"embedding_backward", &cpu::embedding_backward, nullptr};
+constexpr Kernel<EmbeddingForwardArgs> kForward{"embedding", &cpu::embedding_forward,
+                                                T6_CUDA_KERNEL(cuda::embedding_forward)};
+constexpr Kernel<EmbeddingBackwardArgs> kBackward{"embedding_backward", &cpu::embedding_backward,
+                                                  T6_CUDA_KERNEL(cuda::embedding_backward)};
 
 }  // namespace
 
@@ -73,10 +76,16 @@ Variable embedding(const Variable& table, const Tensor& tokens, DType y_dtype) {
   Variable y(Tensor::empty(Shape(dims), y_dtype, tv.device()));
   kForward(tv.device(),
            {tv.raw(), tokens.data<int32_t>(), y.value().raw(), rows, width, tv.dim(0), tv.dtype(), y_dtype});
-  record("embedding", {table}, {&y}, [tokens, rows, width](Gradients& g) {
+  record("embedding", {table}, {&y}, [tokens, rows, width, vocabulary = tv.dim(0)](Gradients& g) {
     const Tensor& dy = g.output(0);
     const Tensor dtable = g.accumulator(0);
-    kBackward(dy.device(), {dy.raw(), tokens.data<int32_t>(), dtable.raw(), rows, width, dy.dtype()});
+    Tensor order, pieces;
+    if (dy.device().is_cuda()) {
+      order = Tensor::empty({cuda::token_order_scratch(rows)}, DType::i32, dy.device());
+      pieces = Tensor::empty({(rows + kEmbeddingPiece - 1) / kEmbeddingPiece, width}, DType::f32, dy.device());
+    }
+    kBackward(dy.device(), {dy.raw(), tokens.data<int32_t>(), dtable.raw(), rows, width, vocabulary, dy.dtype(),
+                            static_cast<int32_t*>(order.raw()), static_cast<float*>(pieces.raw())});
   });
   return y;
 }

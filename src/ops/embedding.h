@@ -8,8 +8,10 @@
 namespace t6 {
 
 // table [V, C] (f32, bf16, f64), tokens i32 [shape..] -> [shape.., C] of y_dtype (f32 or bf16 from f32 or bf16; f64
-// from f64). The gradient is added into the table's f32 (f64) buffer, in the order of the tokens whatever the thread
-// count. Saves tokens. On the CPU a token outside [0, V) is Error(data); on CUDA the caller has checked them.
+// from f64). The gradient is added into the table's f32 (f64) buffer: on the CPU in the order of the tokens whatever the
+// thread count; on CUDA by a tree that the tokens alone fix: sorted by id, tokens are cut into pieces of kEmbeddingPiece,
+// those of one id in one piece are added up in order (onto the buffer's row, where the id's first piece is), and then
+// the id's pieces in order. Saves tokens. On the CPU a token outside [0, V) is Error(data); on CUDA the caller has checked them.
 Variable embedding(const Variable& table, const Tensor& tokens, DType y_dtype);
 
 // Kernel contracts. Rows are contiguous.
@@ -23,13 +25,18 @@ struct EmbeddingForwardArgs {
   DType table_dtype;
   DType y_dtype;
 };
+inline constexpr int64_t kEmbeddingPiece = 64;
+
 struct EmbeddingBackwardArgs {
   const void* dy;  // [rows, width] of y_dtype
   const int32_t* tokens;
   void* dtable;  // [vocabulary, width] of the accumulate type, added to
   int64_t rows;
   int64_t width;
+  int64_t vocabulary;
   DType y_dtype;
+  int32_t* order_scratch;  // CUDA: [cuda::token_order_scratch(rows)]
+  float* pieces;           // CUDA: [ceil(rows / kEmbeddingPiece), width], scratch
 };
 
 namespace cpu {

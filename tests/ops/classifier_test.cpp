@@ -266,6 +266,25 @@ TEST(Classifier, TiedEmbeddingFiresTheHookLast) {
   EXPECT_NE(at_fire[0], head);
 }
 
+// Nothing here or in the embedding waits for the GPU.
+TEST(Classifier, RunsInAGraphWithTheEmbedding) {
+  if (!test::on_cuda() || gpu::count() == 0) GTEST_SKIP() << "needs a GPU";
+  const Small s;
+  auto work = [&s] {
+    const Variable x = embedding(s.wte, s.targets, DType::f32);
+    backward(classifier_loss(x, s.wte, s.targets, 1.0, 4));
+  };
+  work();
+  const std::vector<double> expected = s.wte.grad().to_doubles();
+  gpu::Graph graph;
+  graph.capture(work);
+  for (int run = 0; run < 2; ++run) {
+    s.wte.grad().fill(0);
+    graph.launch();
+    EXPECT_EQ(s.wte.grad().to_doubles(), expected);
+  }
+}
+
 TEST(Classifier, HoldsOneChunkOfLogits) {
   if (test::on_cuda()) GTEST_SKIP() << "counts memory of the CPU";
   const int64_t rows = 512, width = 8, vocabulary = 1000, chunk_rows = 16;
