@@ -30,6 +30,7 @@ using boost::context::detail::make_fcontext;
 using boost::context::detail::transfer_t;
 
 constexpr int kWarp = 32;
+constexpr size_t kMaxGather = 64;
 constexpr size_t kStackBytes = size_t{64} << 10;
 
 [[noreturn]] void stop(const char* what) {
@@ -44,11 +45,18 @@ struct Barrier {
   unsigned generation = 0;
 };
 
+struct Copy {
+  void* to;
+  const void* from;
+  bool zero;
+};
+
 struct Fiber {
   fcontext_t context = nullptr;
   dim3 index;
   int number = 0;  // in the block
   bool done = false;
+  std::vector<Copy> copies;    // begun and not finished
   void* fake_stack = nullptr;  // of the address sanitizer
   std::unique_ptr<unsigned char[]> stack;
 };
@@ -58,6 +66,7 @@ struct Warp {
   unsigned mask = 0;  // of the operation under way
   unsigned exited = 0;
   uint64_t values[kWarp] = {};
+  unsigned char gathered[kWarp * kMaxGather] = {};
   unsigned predicates = 0;
 };
 
@@ -141,6 +150,21 @@ void run_fiber(Block& b, int number) {
   f.context = back.fctx;
 }
 
+// Runs a warp as far as it goes without the others: so that a missing __syncthreads() shows. False when it stood still.
+bool run_warp(Block& b, int warp, int threads, bool reverse) {
+  const int first = warp * kWarp, lanes = std::min(kWarp, threads - first);
+  bool any = false;
+  do {
+    b.progress = false;
+    for (int i = 0; i < lanes; ++i) {
+      const int t = first + (reverse ? lanes - 1 - i : i);
+      if (!b.fibers[static_cast<size_t>(t)].done) run_fiber(b, t);
+    }
+    any = any || b.progress;
+  } while (b.progress);
+  return any;
+}
+
 void run_block(const dim3& index, const cudaLaunchConfig_t& config, const std::function<void()>& thread, bool reverse) {
   Block& b = block();
   const dim3 size = config.blockDim;
@@ -162,16 +186,15 @@ void run_block(const dim3& index, const cudaLaunchConfig_t& config, const std::f
     f.index = dim3(at % size.x, at / size.x % size.y, at / (size.x * size.y));
     f.number = t;
     f.done = false;
+    f.copies.clear();
     f.fake_stack = nullptr;
     f.context = make_fcontext(f.stack.get() + kStackBytes, kStackBytes, &fiber_main);
   }
+  const int warps = static_cast<int>(b.warps.size());
   while (b.live > 0) {
-    b.progress = false;
-    for (int i = 0; i < threads; ++i) {
-      const int t = reverse ? threads - 1 - i : i;
-      if (!b.fibers[static_cast<size_t>(t)].done) run_fiber(b, t);
-    }
-    if (!b.progress) stop("a barrier is waited for by some threads and never reached by others");
+    bool progress = false;
+    for (int i = 0; i < warps; ++i) progress = run_warp(b, reverse ? warps - 1 - i : i, threads, reverse) || progress;
+    if (!progress) stop("a barrier is waited for by some threads and never reached by others");
   }
 }
 
@@ -221,6 +244,30 @@ uint64_t exchange(unsigned mask, uint64_t value, int source) {
   const uint64_t result = in_mask ? b.warp().values[source] : value;
   arrive_warp(b, mask);
   return result;
+}
+
+void gather(const void* mine, size_t bytes, void* all) {
+  if (bytes > kMaxGather) stop("a lane gives more bytes than a warp can gather");
+  Block& b = block();
+  std::memcpy(b.warp().gathered + static_cast<size_t>(lane()) * bytes, mine, bytes);
+  arrive_warp(b, 0xffffffffu);
+  std::memcpy(all, b.warp().gathered, kWarp * bytes);
+  arrive_warp(b, 0xffffffffu);
+}
+
+void begin_copy(void* to, const void* from, bool zero) {
+  std::memset(to, 0xFF, 16);
+  block().fiber().copies.push_back({to, from, zero});
+}
+void finish_copies() {
+  for (const Copy& copy : block().fiber().copies) {
+    if (copy.zero) {
+      std::memset(copy.to, 0, 16);
+    } else {
+      std::memcpy(copy.to, copy.from, 16);
+    }
+  }
+  block().fiber().copies.clear();
 }
 
 unsigned ballot(unsigned mask, bool predicate) {

@@ -1,4 +1,5 @@
 #include "ops/attention_cuda/own.h"
+#include "ops/attention_cuda/tensor_cores.h"
 #include "ops/attention_cuda/tiles.cuh"
 #include "ops/reduce.cuh"
 #include "tensor/storage.h"
@@ -41,10 +42,10 @@ __global__ void __launch_bounds__(kThreads) attention_dq_kernel(AttentionBackwar
   const int offset = static_cast<int>(a.offset), queries = static_cast<int>(a.queries);
   const int seen = offset + min(first + kRows, queries);
   const int qk_width = static_cast<int>(a.qk_width), v_width = static_cast<int>(a.v_width);
-  const Head<const T> q(static_cast<const T*>(a.q), a.queries, a.heads, a.qk_width, b, h);
-  const Head<const T> d_o(static_cast<const T*>(args.d_o), a.queries, a.heads, a.v_width, b, h);
-  const Head<const T> k(static_cast<const T*>(a.k), a.keys, a.kv_heads, a.qk_width, b, g);
-  const Head<const T> v(static_cast<const T*>(a.v), a.keys, a.kv_heads, a.v_width, b, g);
+  const Head<const T> q(a.q, a.queries, a.heads, a.qk_width, b, h);
+  const Head<const T> d_o(args.d_o, a.queries, a.heads, a.v_width, b, h);
+  const Head<const T> k(a.k, a.keys, a.kv_heads, a.qk_width, b, g);
+  const Head<const T> v(a.v, a.keys, a.kv_heads, a.v_width, b, g);
 
   float* q_tile = dynamic_shared<float>();
   float* k_tile = q_tile + kRows * stride_of(qk_width);
@@ -84,7 +85,7 @@ __global__ void __launch_bounds__(kThreads) attention_dq_kernel(AttentionBackwar
     put_weights(weights, ds);
     dq.add_weighted(weights, k_tile, qk_width);
   }
-  dq.write(Head<T>(static_cast<T*>(args.dq), a.queries, a.heads, a.qk_width, b, h), first, queries);
+  dq.write(Head<T>(args.dq, a.queries, a.heads, a.qk_width, b, h), first, queries);
 }
 
 // Block (x, y, z): dk and dv of a tile of keys of key head y of sequence z. Tiles of scores have keys as rows here.
@@ -98,8 +99,8 @@ __global__ void __launch_bounds__(kThreads) attention_dkv_kernel(AttentionBackwa
   const int offset = static_cast<int>(a.offset), queries = static_cast<int>(a.queries);
   const int keys = static_cast<int>(a.keys), seen = offset + queries;
   const int qk_width = static_cast<int>(a.qk_width), v_width = static_cast<int>(a.v_width);
-  const Head<const T> k(static_cast<const T*>(a.k), a.keys, a.kv_heads, a.qk_width, b, g);
-  const Head<const T> v(static_cast<const T*>(a.v), a.keys, a.kv_heads, a.v_width, b, g);
+  const Head<const T> k(a.k, a.keys, a.kv_heads, a.qk_width, b, g);
+  const Head<const T> v(a.v, a.keys, a.kv_heads, a.v_width, b, g);
 
   float* k_tile = dynamic_shared<float>();
   float* q_tile = k_tile + kRows * stride_of(qk_width);
@@ -112,8 +113,8 @@ __global__ void __launch_bounds__(kThreads) attention_dkv_kernel(AttentionBackwa
   load_rows<kRows>(v_tile, v, first, seen);
   Sums<N, kPacks> dk, dv;
   for (int64_t h = g * group; h < (g + 1) * group; ++h) {
-    const Head<const T> q(static_cast<const T*>(a.q), a.queries, a.heads, a.qk_width, b, h);
-    const Head<const T> d_o(static_cast<const T*>(args.d_o), a.queries, a.heads, a.v_width, b, h);
+    const Head<const T> q(a.q, a.queries, a.heads, a.qk_width, b, h);
+    const Head<const T> d_o(args.d_o, a.queries, a.heads, a.v_width, b, h);
     const int64_t statistics = (b * a.heads + h) * a.queries;
     for (int query = max(first - offset, 0) / kRows * kRows; query < queries; query += kRows) {
       __syncthreads();
@@ -141,8 +142,8 @@ __global__ void __launch_bounds__(kThreads) attention_dkv_kernel(AttentionBackwa
       dk.add_weighted(weights, q_tile, qk_width);
     }
   }
-  dk.write(Head<T>(static_cast<T*>(args.dk), a.keys, a.kv_heads, a.qk_width, b, g), first, keys);
-  dv.write(Head<T>(static_cast<T*>(args.dv), a.keys, a.kv_heads, a.v_width, b, g), first, keys);
+  dk.write(Head<T>(args.dk, a.keys, a.kv_heads, a.qk_width, b, g), first, keys);
+  dv.write(Head<T>(args.dv, a.keys, a.kv_heads, a.v_width, b, g), first, keys);
 }
 
 }  // namespace
@@ -160,8 +161,9 @@ void attention_backward(const AttentionBackwardArgs& args) {
     const auto batch = static_cast<unsigned>(a.batch);
     const size_t bytes =
         kRows * (2 * (stride_of(a.qk_width) + stride_of(a.v_width)) + stride_of(kRows)) * sizeof(float);
+    if (rows > 0) launch(&attention_delta_kernel<T>, {blocks_for(rows, kThreads / kWarp), kThreads}, args, delta);
+    if (tensor_cores::takes(args)) return tensor_cores::attention_backward(args, delta);
     if (rows > 0) {
-      launch(&attention_delta_kernel<T>, {blocks_for(rows, kThreads / kWarp), kThreads}, args, delta);
       const dim3 grid(blocks_for(a.queries, kRows), static_cast<unsigned>(a.heads), batch);
       launch(&attention_dq_kernel<T, N, kPacks>, {grid, kThreads, bytes}, args, delta);
     }

@@ -1,4 +1,5 @@
 #include "ops/attention_cuda/own.h"
+#include "ops/attention_cuda/tensor_cores.h"
 #include "ops/attention_cuda/tiles.cuh"
 
 namespace t6::cuda::own {
@@ -17,9 +18,9 @@ __global__ void __launch_bounds__(kThreads) attention_forward_kernel(AttentionAr
   const int offset = static_cast<int>(a.offset), queries = static_cast<int>(a.queries);
   const int seen = offset + min(first + kRows, queries);  // keys some query of the tile sees
   const int qk_width = static_cast<int>(a.qk_width), v_width = static_cast<int>(a.v_width);
-  const Head<const T> q(static_cast<const T*>(a.q), a.queries, a.heads, a.qk_width, b, h);
-  const Head<const T> k(static_cast<const T*>(a.k), a.keys, a.kv_heads, a.qk_width, b, g);
-  const Head<const T> v(static_cast<const T*>(a.v), a.keys, a.kv_heads, a.v_width, b, g);
+  const Head<const T> q(a.q, a.queries, a.heads, a.qk_width, b, h);
+  const Head<const T> k(a.k, a.keys, a.kv_heads, a.qk_width, b, g);
+  const Head<const T> v(a.v, a.keys, a.kv_heads, a.v_width, b, g);
 
   float* q_tile = dynamic_shared<float>();
   float* kv_tile = q_tile + kRows * stride_of(qk_width);  // keys, then values
@@ -74,13 +75,14 @@ __global__ void __launch_bounds__(kThreads) attention_forward_kernel(AttentionAr
       static_cast<float*>(a.lse)[(b * a.heads + h) * a.queries + row] = (largest[i] + log2f(total)) * kLn2;
     }
   }
-  o.write(Head<T>(static_cast<T*>(a.o), a.queries, a.heads, a.v_width, b, h), first, queries);
+  o.write(Head<T>(a.o, a.queries, a.heads, a.v_width, b, h), first, queries);
 }
 
 }  // namespace
 
 void attention(const AttentionArgs& a) {
   if (a.batch == 0 || a.queries == 0 || a.heads == 0) return;
+  if (tensor_cores::takes(a)) return tensor_cores::attention(a);
   dispatch("attention", a, [&]<class T, int N, int kPacks>() {
     constexpr int kRows = N * kSide;
     const int q_stride = stride_of(a.qk_width), v_stride = stride_of(a.v_width);

@@ -7,8 +7,7 @@
 
 #include <cmath>
 
-#include "ops/attention.h"
-#include "tensor/cuda.h"
+#include "ops/attention_cuda/head.cuh"
 
 namespace t6::cuda::tiles {
 
@@ -16,8 +15,6 @@ constexpr int kSide = 16;
 constexpr int kThreads = kSide * kSide;
 constexpr int kPackColumns = 4 * kSide;  // columns of sums in one float4 a thread
 constexpr int kMaxWidth = 256;
-constexpr float kLog2e = 1.4426950408889634f;
-constexpr float kLn2 = 0.6931471805599453f;
 
 // Numbers from one row of a tile to the next. An odd count of float4: 16 rows read at one column meet no bank twice.
 __host__ __device__ constexpr int stride_of(int64_t width) {
@@ -27,22 +24,6 @@ __host__ __device__ constexpr int stride_of(int64_t width) {
 struct Place {
   int r = static_cast<int>(threadIdx.x) / kSide;
   int c = static_cast<int>(threadIdx.x) % kSide;
-};
-
-// Rows of one head of x [batch, rows, heads, width].
-template <class T>
-struct Head {
-  T* data;         // row 0
-  int64_t stride;  // from row to row
-  int width;
-
-  __device__ Head(T* x, int64_t rows, int64_t heads, int64_t width_, int64_t b, int64_t h)
-      : data(x + (b * rows * heads + h) * width_), stride(heads * width_), width(static_cast<int>(width_)) {}
-
-  __device__ T* row(int64_t i) const { return data + i * stride; }
-  __device__ bool aligned(int pack) const {
-    return width % pack == 0 && reinterpret_cast<uintptr_t>(data) % (pack * sizeof(T)) == 0;
-  }
 };
 
 // tile = rows [first, first + kRows); zeros from row `end` and from column `width` on.

@@ -79,6 +79,11 @@ void block_barrier();
 void warp_barrier(unsigned mask);
 // Every lane of `mask` gives a value and gets that of lane `source` (its own where source is no lane of the mask).
 uint64_t exchange(unsigned mask, uint64_t value, int source);
+// Every lane of a whole warp gives `bytes` bytes (64 at most) and gets those of all 32, lane by lane.
+void gather(const void* mine, size_t bytes, void* all);
+// A copy of 16 bytes (zeros where `zero`) that is not there before this thread's finish_copies(): NaN is.
+void begin_copy(void* to, const void* from, bool zero);
+void finish_copies();
 // One bit a lane of the mask whose predicate holds.
 unsigned ballot(unsigned mask, bool predicate);
 int lane();
