@@ -255,15 +255,18 @@ void factor_decode(const FactorDecodeArgs& a) {
 }  // namespace cpu
 
 namespace {
-constexpr Kernel<FactorDecodeArgs> kFactorDecode{"factor_decode", &cpu::factor_decode, nullptr};
+constexpr Kernel<FactorDecodeArgs> kFactorDecode{"factor_decode", &cpu::factor_decode,
+                                                 T6_CUDA_KERNEL(cuda::factor_decode)};
 }  // namespace
 
 Tensor factor_decode(const Tensor& q, const FactorRows& cache, const Tensor& lengths, double scale) {
   const Tensor &a_k = cache.a_k, &b_k = cache.b_k, &a_v = cache.a_v, &b_v = cache.b_v;
   for (const Tensor* t : {&q, &a_k, &b_k, &a_v, &b_v}) {
-    T6_CHECK(t->shape().rank() == 4 && t->dim(0) == q.dim(0) && t->dtype() == q.dtype(),
-             "[factor_decode] expected four dimensions, the first {}, of {}, got {} of {}", q.dim(0),
-             name_of(q.dtype()), to_string(t->shape()), name_of(t->dtype()));
+    const bool alike = t->dtype() == q.dtype() && t->device() == q.device();
+    T6_CHECK(t->shape().rank() == 4 && t->dim(0) == q.dim(0) && alike,
+             "[factor_decode] expected four dimensions, the first {}, of {} on {}, got {} of {} on {}", q.dim(0),
+             name_of(q.dtype()), to_string(q.device()), to_string(t->shape()), name_of(t->dtype()),
+             to_string(t->device()));
   }
   const int64_t batch = q.dim(0), queries = q.dim(1), heads = q.dim(2), width = q.dim(3), capacity = a_k.dim(1);
   const int64_t rank_k = a_k.dim(3), rank_v = a_v.dim(3), v_width = b_v.dim(3);
@@ -279,14 +282,15 @@ Tensor factor_decode(const Tensor& q, const FactorRows& cache, const Tensor& len
       to_string(b_v.shape()));
   T6_CHECK(lengths.shape() == Shape{batch}, "[factor_decode] expected {} lengths, got {}", batch,
            to_string(lengths.shape()));
-  const int32_t* rows = lengths.data<int32_t>();
   for (int64_t b = 0; lengths.device().is_cpu() && b < batch; ++b) {
-    T6_CHECK(rows[b] >= queries && rows[b] <= capacity, "[factor_decode] expected lengths from {} to {}, got {}",
-             queries, capacity, rows[b]);
+    const int32_t rows = lengths.data<int32_t>()[b];
+    T6_CHECK(rows >= queries && rows <= capacity, "[factor_decode] expected lengths from {} to {}, got {}", queries,
+             capacity, rows);
   }
+  const Tensor rows = lengths.to(q.device());
   const Tensor o = Tensor::empty({batch, queries, heads, v_width}, q.dtype(), q.device());
-  kFactorDecode(q.device(), {q.raw(), a_k.raw(), b_k.raw(), a_v.raw(), b_v.raw(), rows, o.raw(), batch, queries,
-                             capacity, heads, width, v_width, rank_k, rank_v, scale, q.dtype()});
+  kFactorDecode(q.device(), {q.raw(), a_k.raw(), b_k.raw(), a_v.raw(), b_v.raw(), rows.data<int32_t>(), o.raw(), batch,
+                             queries, capacity, heads, width, v_width, rank_k, rank_v, scale, q.dtype()});
   return o;
 }
 

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/rng.h"
 #include "ops/attention.h"
+#include "support/device.h"
 #include "support/hdf5_reader.h"
 #include "support/threads.h"
 
@@ -33,6 +34,20 @@ Values random_values(int64_t count, uint64_t stream) {
 
 Tensor lengths_of(const std::vector<int32_t>& lengths) {
   return Tensor::from<int32_t>({static_cast<int64_t>(lengths.size())}, lengths);
+}
+
+// The test's device. It computes in f64 on the CPU alone.
+Tensor there(const Tensor& x, DType dtype) {
+  return x.to(dtype).to(test::test_device());
+}
+FactorRows there(const FactorRows& rows, DType dtype) {
+  return {there(rows.a_k, dtype), there(rows.b_k, dtype), there(rows.a_v, dtype), there(rows.b_v, dtype)};
+}
+bool runs(DType dtype) {
+  return dtype != DType::f64 || !test::on_cuda();
+}
+DType most_exact() {
+  return test::on_cuda() ? DType::f32 : DType::f64;
 }
 
 // [B, rows, H, D] = (1/R) sum_r a[h, r] b[r], in plain loops.
@@ -70,8 +85,8 @@ TEST_P(GoldenFactorDecode, AgreesWithMaterialisedAttention) {
   const double scale = 1 / std::sqrt(static_cast<double>(width));
   for (const auto& [dtype, bound] :
        {std::pair(DType::f64, 2e-7), std::pair(DType::f32, 1e-6), std::pair(DType::bf16, 5e-3)}) {
-    const FactorRows typed{cache.a_k.to(dtype), cache.b_k.to(dtype), cache.a_v.to(dtype), cache.b_v.to(dtype)};
-    const Values o = factor_decode(q.to(dtype), typed, lengths, scale).to_doubles();
+    if (!runs(dtype)) continue;
+    const Values o = factor_decode(there(q, dtype), there(cache, dtype), lengths, scale).to_doubles();
     EXPECT_LE(relative_error(o, out.values), bound) << name_of(dtype);
     if (dtype == DType::f32) {
       for (size_t i = 0; i < o.size(); ++i) EXPECT_NEAR(o[i], out.values[i], 1e-5);
@@ -117,8 +132,9 @@ void check(int64_t queries, int64_t capacity, int64_t length, int64_t heads, int
   const Tensor lengths = lengths_of({static_cast<int32_t>(length), static_cast<int32_t>(length)});
   for (const auto& [dtype, bound] :
        {std::pair(DType::f64, 1e-13), std::pair(DType::f32, 3e-6), std::pair(DType::bf16, 3e-2)}) {
-    const FactorRows cache{c.a_k.to(dtype), c.b_k.to(dtype), c.a_v.to(dtype), c.b_v.to(dtype)};
-    const Values o = factor_decode(c.q.to(dtype), cache, lengths, 2.0).to_doubles();
+    if (!runs(dtype)) continue;
+    const FactorRows cache = there(FactorRows{c.a_k, c.b_k, c.a_v, c.b_v}, dtype);
+    const Values o = factor_decode(there(c.q, dtype), cache, lengths.to(test::test_device()), 2.0).to_doubles();
     EXPECT_LE(relative_error(o, expected), bound) << name_of(dtype) << " length " << length;
   }
 }
@@ -134,6 +150,41 @@ TEST(FactorDecode, SplitsLongCaches) {
   check(2, 2500, 2500, 3, 8, 1, 1);
 }
 
+// So many queries that on a GPU one block runs through all rows of each.
+TEST(FactorDecode, ManyQueries) {
+  check(270, 400, 390, 3, 8, 1, 2);
+}
+
+// More heads and columns than a block of the GPU kernel sums at once; ranks that leave it few rows a tile.
+TEST(FactorDecode, ManyHeadsWideHeadsManyRanks) {
+  check(1, 21, 20, 66, 128, 1, 1);
+  check(1, 19, 17, 5, 300, 1, 2);
+  check(1, 30, 29, 4, 128, 16, 16);
+  check(5, 7, 6, 3, 6, 3, 5);
+}
+
+// Scores far apart: late rows that outweigh all before them, and that do not.
+TEST(FactorDecode, ScoresFarApart) {
+  for (const double slope : {0.1, -0.1}) {
+    const int64_t capacity = 700, queries = 530;
+    Case c = make_case(1, queries, capacity, 2, 8, 1, 1);
+    for (int64_t m = 0; m < capacity; ++m) {
+      c.b_k.slice(m * 8, {8}).fill(slope * static_cast<double>(m));
+      c.a_k.slice(m * 2, {2}).fill(1.0);
+    }
+    c.q.fill(1.0);
+    c.k = materialise(c.a_k.to_doubles(), c.b_k.to_doubles(), capacity, 2, 1, 8);
+    const Shape shape{1, capacity, 2, 8};
+    const Values expected = attention_decode(c.q, Tensor::from<double>(shape, c.k), Tensor::from<double>(shape, c.v),
+                                             capacity - queries, 1.0)
+                                .to_doubles();
+    const FactorRows cache = there(FactorRows{c.a_k, c.b_k, c.a_v, c.b_v}, most_exact());
+    const Values o =
+        factor_decode(there(c.q, most_exact()), cache, lengths_of({static_cast<int32_t>(capacity)}), 1.0).to_doubles();
+    EXPECT_LE(relative_error(o, expected), test::on_cuda() ? 2e-5 : 1e-12);
+  }
+}
+
 TEST(FactorDecode, UnevenLengthsDoNotReadBehindThem) {
   const Case c = make_case(2, 1, 2100, 3, 8, 2, 1);
   const std::vector<int32_t> lengths{1030, 5};
@@ -145,19 +196,22 @@ TEST(FactorDecode, UnevenLengthsDoNotReadBehindThem) {
       t.slice((b * 2100 + lengths[b]) * row, {unused * row}).fill(NAN);
     }
   }
-  const Values o = factor_decode(c.q, cache, lengths_of(lengths), 1.0).to_doubles();
+  const DType dtype = most_exact();
+  const Values o = factor_decode(there(c.q, dtype), there(cache, dtype), lengths_of(lengths), 1.0).to_doubles();
   for (int64_t b = 0; b < 2; ++b) {
     const Shape shape{1, 2100, 3, 8};
     const auto half = [&](const Values& x) { return Tensor::from<double>({2, 2100, 3, 8}, x).rows(b, 1); };
     const Values expected = attention_decode(c.q.rows(b, 1), half(c.k), half(c.v), lengths[b] - 1, 1.0).to_doubles();
-    EXPECT_LE(relative_error(Values(o.begin() + b * 24, o.begin() + (b + 1) * 24), expected), 1e-13);
+    EXPECT_LE(relative_error(Values(o.begin() + b * 24, o.begin() + (b + 1) * 24), expected),
+              test::on_cuda() ? 3e-6 : 1e-13);
   }
 }
 
 TEST(FactorDecode, DoesNotDependOnThreadCount) {
   const Case c = make_case(2, 1, 3000, 7, 16, 2, 2);
-  const FactorRows cache{c.a_k.to(DType::f32), c.b_k.to(DType::f32), c.a_v.to(DType::f32), c.b_v.to(DType::f32)};
-  auto out = [&] { return factor_decode(c.q.to(DType::f32), cache, lengths_of({3000, 1500}), 1.0).to_doubles(); };
+  const FactorRows cache = there(FactorRows{c.a_k, c.b_k, c.a_v, c.b_v}, DType::f32);
+  const Tensor q = there(c.q, DType::f32);
+  auto out = [&] { return factor_decode(q, cache, lengths_of({3000, 1500}), 1.0).to_doubles(); };
   const Values one = test::with_threads(1, out);
   EXPECT_EQ(one, test::with_threads(2, out));
   EXPECT_EQ(one, test::with_threads(3, out));
