@@ -9,6 +9,7 @@
 // its own, so results do not depend on the thread count, the alignment or on how a range is cut into calls.
 #pragma once
 
+#include "ops/work.h"
 #include "tensor/device.h"
 #include "tensor/dtype.h"
 
@@ -30,6 +31,11 @@ struct AdamWArgs {
   double weight_decay = 0.0;
   double gradient_scale = 1.0;
 };
+
+// Parameter, m and v are read and written.
+inline double bytes_of(const AdamWArgs& a) {
+  return bytes_of(7 * a.count, DType::f32) + bytes_of(a.copy != nullptr ? a.count : 0, DType::bf16);
+}
 
 // Updates in place. Error(internal) when step < 1. Where gradient_scale * clip is NaN, as norm_and_clip() makes it for a
 // gradient that is not finite, nothing is written. Without that a non-finite gradient spreads into parameter and

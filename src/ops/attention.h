@@ -9,6 +9,7 @@
 #pragma once
 
 #include "autograd/variable.h"
+#include "ops/work.h"
 
 namespace t6 {
 
@@ -60,6 +61,19 @@ inline double flops_of(const AttentionArgs& a) {
 }
 inline double flops_of(const AttentionBackwardArgs& a) {
   return 2.0 * attended_pairs(a.forward) * static_cast<double>(3 * a.forward.qk_width + 2 * a.forward.v_width);
+}
+
+inline double bytes_of(const AttentionArgs& a) {
+  const int64_t queries = a.batch * a.queries * a.heads, keys = a.batch * (a.offset + a.queries) * a.kv_heads;
+  return bytes_of((queries + keys) * (a.qk_width + a.v_width), a.dtype) +
+         bytes_of(a.lse != nullptr ? queries : 0, accumulate_dtype(a.dtype));
+}
+// All that the forward moves, and the gradients of each.
+inline double bytes_of(const AttentionBackwardArgs& a) {
+  const AttentionArgs& f = a.forward;
+  const int64_t queries = f.batch * f.queries * f.heads, keys = f.batch * f.keys * f.kv_heads;
+  return bytes_of(2 * (queries + keys) * (f.qk_width + f.v_width), f.dtype) +
+         bytes_of(queries, accumulate_dtype(f.dtype));
 }
 
 namespace cpu {

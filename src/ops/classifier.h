@@ -10,6 +10,7 @@
 #pragma once
 
 #include "autograd/variable.h"
+#include "ops/work.h"
 
 namespace t6 {
 
@@ -56,6 +57,15 @@ struct MeanLossArgs {
   double scale;
   DType dtype;  // f32, f64
 };
+
+inline double bytes_of(const CrossEntropyArgs& a) {
+  const int64_t n = a.rows * a.columns;
+  return bytes_of(n, a.logits_dtype) + bytes_of(a.gradient ? n : 0, a.gradient_dtype) + bytes_of(a.rows, DType::i32) +
+         bytes_of(a.rows, accumulate_dtype(a.logits_dtype));
+}
+inline double bytes_of(const MeanLossArgs& a) {
+  return bytes_of(a.rows + 1, a.dtype);
+}
 
 // What classifier_loss() is made of, on its own.
 void cross_entropy(Device device, const CrossEntropyArgs& args);

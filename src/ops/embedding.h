@@ -4,6 +4,7 @@
 #pragma once
 
 #include "autograd/variable.h"
+#include "ops/work.h"
 
 namespace t6 {
 
@@ -38,6 +39,16 @@ struct EmbeddingBackwardArgs {
   int32_t* order_scratch;  // CUDA: [cuda::token_order_scratch(rows)]
   float* pieces;           // CUDA: [ceil(rows / kEmbeddingPiece), width], scratch
 };
+
+// Each row of the table at most once.
+inline double bytes_of(const EmbeddingForwardArgs& a) {
+  return bytes_of(a.rows, DType::i32) + bytes_of(std::min(a.rows, a.vocabulary) * a.width, a.table_dtype) +
+         bytes_of(a.rows * a.width, a.y_dtype);
+}
+inline double bytes_of(const EmbeddingBackwardArgs& a) {
+  return bytes_of(a.rows, DType::i32) + bytes_of(a.rows * a.width, a.y_dtype) +
+         bytes_of(2 * std::min(a.rows, a.vocabulary) * a.width, accumulate_dtype(a.y_dtype));
+}
 
 namespace cpu {
 void embedding_forward(const EmbeddingForwardArgs& args);

@@ -7,9 +7,11 @@
 #pragma once
 
 #include <array>
+#include <utility>
 
 #include "autograd/variable.h"
 #include "ops/rope.h"
+#include "ops/work.h"
 
 namespace t6 {
 
@@ -19,6 +21,10 @@ struct FactorPart {
   int64_t a = 0;      // first column of A: head h, rank r at a + h R + r; dense: of vector h at a + h D
   int64_t b = 0;      // first column of B: rank r at b + r D; not read when dense
   bool rope = false;  // on every row of B (dense: on every vector)
+
+  int64_t columns(int64_t heads, int64_t head_dim) const {
+    return rank > 0 ? rank * (heads + head_dim) : heads * head_dim;
+  }
 };
 
 struct FactorLayout {
@@ -77,6 +83,25 @@ struct FactorContractionBackwardArgs {
   FactorLayout layout;
   DType dtype;
 };
+
+inline double bytes_of(const FactorContractionArgs& a) {
+  const FactorLayout& l = a.layout;
+  int64_t numbers = 0;  // of one row
+  for (const auto& [part, made] : {std::pair{&l.q, a.qkv[0]}, {&l.k, a.qkv[1]}, {&l.v, a.qkv[2]}}) {
+    if (made != nullptr) numbers += part->columns(l.heads, l.head_dim) + l.heads * l.head_dim;
+  }
+  return bytes_of(a.rows * numbers, a.dtype);
+}
+// The gradient of a dense part does not read f.
+inline double bytes_of(const FactorContractionBackwardArgs& a) {
+  const FactorLayout& l = a.layout;
+  int64_t numbers = l.width;
+  for (const auto& [part, given] : {std::pair{&l.q, a.dqkv[0]}, {&l.k, a.dqkv[1]}, {&l.v, a.dqkv[2]}}) {
+    if (given == nullptr) continue;
+    numbers += l.heads * l.head_dim + (part->rank > 0 ? part->columns(l.heads, l.head_dim) : 0);
+  }
+  return bytes_of(a.rows * numbers, a.dtype);
+}
 
 namespace cpu {
 void factor_contraction(const FactorContractionArgs& args);

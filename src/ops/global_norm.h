@@ -8,6 +8,7 @@
 
 #include <vector>
 
+#include "ops/work.h"
 #include "tensor/tensor.h"
 
 namespace t6 {
@@ -43,6 +44,13 @@ struct NormAndClipArgs {
   float* norm_and_clip;   // [2]
   double max_norm;
 };
+
+inline double bytes_of(const SquaresArgs& a) {
+  return bytes_of(a.count, DType::f32) + bytes_of((a.count + kSquaresBlock - 1) / kSquaresBlock, DType::f64);
+}
+inline double bytes_of(const SumArgs& a) {
+  return bytes_of(a.count + 1, DType::f64);
+}
 
 namespace cpu {
 void squares(const SquaresArgs& args);

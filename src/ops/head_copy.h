@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 
+#include "ops/work.h"
 #include "tensor/device.h"
 #include "tensor/dtype.h"
 
@@ -42,6 +43,16 @@ struct HeadCopyArgs {
 
 // Runs on the device of the pointers.
 void head_copy(Device device, const HeadCopyArgs& args);
+
+inline double bytes_of(const HeadCopyArgs& a) {
+  int64_t numbers = 0;  // of one row
+  for (int i = 0; i < a.count; ++i) {
+    const HeadSegment& s = a.segments[static_cast<size_t>(i)];
+    if (s.source != nullptr) numbers += (s.source_head == 0 ? 1 : s.heads) * s.width;
+    numbers += (s.sum_heads ? 1 : s.heads) * s.width;
+  }
+  return bytes_of(a.rows * numbers, a.dtype);
+}
 
 namespace cpu {
 void head_copy(const HeadCopyArgs& args);

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "ops/work.h"
 #include "tensor/device.h"
 #include "tensor/dtype.h"
 
@@ -33,6 +34,10 @@ struct MatmulArgs {
 
 inline double flops_of(const MatmulArgs& args) {
   return 2.0 * static_cast<double>(args.m) * static_cast<double>(args.n) * static_cast<double>(args.k);
+}
+
+inline double bytes_of(const MatmulArgs& a) {
+  return bytes_of(a.m * a.k + a.k * a.n, a.in_dtype) + bytes_of((a.accumulate ? 2 : 1) * a.m * a.n, a.out_dtype);
 }
 
 // Runs the product on `device`. Error(internal) on dtypes that do not go together, negative sizes or leading dimensions

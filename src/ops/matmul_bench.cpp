@@ -36,6 +36,27 @@ Tensor random_square(int64_t size, DType dtype, Device device, uint64_t stream) 
   return values.to(dtype).to(device);
 }
 
+class GpuSquare {
+ public:
+  GpuSquare(Device device, DType dtype, int64_t size)
+      : a_(random_square(size, dtype, device, 1)),
+        b_(random_square(size, dtype, device, 2)),
+        c_(Tensor::empty({size, size}, dtype, device)) {
+    seconds(1);  // chooses the algorithm
+  }
+  // Of one product, measured over `runs`.
+  double seconds(int runs) const {
+    gpu::Event begin, end;
+    begin.record();
+    for (int run = 0; run < runs; ++run) matmul(a_.device(), square(a_, b_, c_));
+    end.record();
+    return end.milliseconds_since(begin) * 1e-3 / runs;
+  }
+
+ private:
+  Tensor a_, b_, c_;
+};
+
 }  // namespace
 
 double matmul_peak(DType dtype, int threads, double seconds, int64_t size) {
@@ -61,25 +82,20 @@ double matmul_peak(DType dtype, int threads, double seconds, int64_t size) {
 }
 
 double gpu_matmul_peak(Device device, DType dtype, double seconds, int64_t size) {
-  T6_CHECK(device.is_cuda() && size >= 1 && (dtype == DType::f32 || dtype == DType::bf16),
-           "[gpu_matmul_peak] expected a GPU, f32 or bf16 and at least one row, got {}, {} and {}", to_string(device),
+  T6_CHECK(device.is_cuda() && size >= 0 && (dtype == DType::f32 || dtype == DType::bf16),
+           "[gpu_matmul_peak] expected a GPU, f32 or bf16 and no negative size, got {}, {} and {}", to_string(device),
            name_of(dtype), size);
-  const Tensor a = random_square(size, dtype, device, 1), b = random_square(size, dtype, device, 2);
-  const Tensor c = Tensor::empty({size, size}, dtype, device);
-  gpu::Event begin, end;
-  auto seconds_of = [&](int runs) {
-    begin.record();
-    for (int run = 0; run < runs; ++run) matmul(device, square(a, b, c));
-    end.record();
-    return end.milliseconds_since(begin) * 1e-3 / runs;
-  };
-  seconds_of(1);  // chooses the algorithm
-  const double estimate = std::max(seconds_of(1), 1e-6);
+  if (size == 0) {
+    size = 1024;
+    for (double one = GpuSquare(device, dtype, size).seconds(1); size < 8192 && (one *= 8) < seconds;) size *= 2;
+  }
+  const GpuSquare product(device, dtype, size);
+  const double estimate = std::max(product.seconds(1), 1e-6);
   constexpr double kGroup = 0.02;  // seconds of runs between two events: their own cost vanishes
   const int runs = std::clamp(static_cast<int>(kGroup / estimate), 1, 1000);
   double best = 1e30, total = 0;
   for (int group = 0; group < 3 || total < seconds; ++group) {
-    const double took = seconds_of(runs);
+    const double took = product.seconds(runs);
     total += took * runs;
     best = std::min(best, took);
   }

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "autograd/variable.h"
+#include "ops/work.h"
 
 namespace t6 {
 
@@ -53,6 +54,19 @@ struct RmsNormBackwardArgs {
   DType x_dtype;
   DType y_dtype;
 };
+
+inline double bytes_of(const RmsNormForwardArgs& a) {
+  const int64_t n = a.rows * a.width, added = a.addend != nullptr ? n : 0;
+  return bytes_of(n + added, a.x_dtype) + bytes_of(n + added + (a.weight != nullptr ? a.width : 0), a.y_dtype) +
+         bytes_of(a.rows, accumulate_dtype(a.x_dtype));
+}
+inline double bytes_of(const RmsNormBackwardArgs& a) {
+  const int64_t n = a.rows * a.width;
+  const auto if_given = [](const void* tensor, int64_t count) { return tensor != nullptr ? count : 0; };
+  return bytes_of(2 * n + if_given(a.dsum, n), a.x_dtype) +
+         bytes_of(if_given(a.dy, n) + if_given(a.daddend, n) + if_given(a.weight, a.width), a.y_dtype) +
+         bytes_of(a.rows + if_given(a.dweight, 2 * a.width), accumulate_dtype(a.x_dtype));
+}
 
 namespace cpu {
 void rms_norm_forward(const RmsNormForwardArgs& args);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "autograd/variable.h"
+#include "ops/work.h"
 
 namespace t6 {
 
@@ -30,6 +31,13 @@ struct SwigluBackwardArgs {
   int64_t width;
   DType dtype;
 };
+
+inline double bytes_of(const SwigluForwardArgs& a) {
+  return bytes_of(3 * a.rows * a.width, a.dtype);
+}
+inline double bytes_of(const SwigluBackwardArgs& a) {
+  return bytes_of(5 * a.rows * a.width, a.dtype);
+}
 
 namespace cpu {
 void swiglu_forward(const SwigluForwardArgs& args);
