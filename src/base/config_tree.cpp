@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/io.h"
+#include "base/utf8.h"
 
 namespace t6::config {
 namespace {
@@ -172,20 +173,9 @@ class Builder final : public YAML::EventHandler {
   int documents_ = 0;
 };
 
-// Length of the UTF-8 character at text[i], 0 when it is none (overlong, surrogate, cut off, beyond U+10FFFF).
+// Length of the UTF-8 character at text[i], 0 when it is none.
 size_t utf8_length(std::string_view text, size_t i) {
-  const auto byte = [&](size_t k) { return k < text.size() ? static_cast<unsigned char>(text[k]) : 0u; };
-  const unsigned first = byte(i);
-  if (first < 0x80) return 1;
-  const size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
-  unsigned code = first & (0x7Fu >> length);
-  for (size_t k = 1; k < length; ++k) {
-    if ((byte(i + k) & 0xC0) != 0x80) return 0;
-    code = code << 6 | (byte(i + k) & 0x3F);
-  }
-  const unsigned least[] = {0, 0, 0x80, 0x800, 0x10000};
-  if (first < 0xC0 || first > 0xF4 || code < least[length] || code > 0x10FFFF) return 0;
-  return code >= 0xD800 && code < 0xE000 ? 0 : length;
+  return static_cast<size_t>(std::max(0, utf8::first(text.substr(i)).bytes));
 }
 
 // Where the text stops being UTF-8 without control characters; yaml-cpp would guess another encoding instead.

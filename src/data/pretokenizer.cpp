@@ -7,6 +7,8 @@
 #include <iterator>
 #include <vector>
 
+#include "base/utf8.h"
+
 namespace t6::data {
 namespace {
 
@@ -55,27 +57,11 @@ constexpr std::array<CharClass, 128> kAscii = [] {
 
 // The character at p < end; an ill-formed byte is (other, 1).
 inline Char decode(const char* p, const char* end) {
-  const auto byte = [p](int i) { return uint32_t{static_cast<uint8_t>(p[i])}; };
-  const auto continues = [&](int i) { return (byte(i) & 0xC0) == 0x80; };
-  const uint32_t lead = byte(0);
-  const auto left = end - p;
+  const auto lead = static_cast<uint8_t>(*p);
   if (lead < 0x80) return {kAscii[lead], 1};
-  constexpr Char kBad{CharClass::other, 1};
-  if (lead < 0xC2) return kBad;
-  if (lead < 0xE0) {
-    if (left < 2 || !continues(1)) return kBad;
-    return {kClasses((lead & 0x1F) << 6 | (byte(1) & 0x3F)), 2};
-  }
-  if (lead < 0xF0) {
-    if (left < 3 || !continues(1) || !continues(2)) return kBad;
-    const uint32_t code_point = (lead & 0x0F) << 12 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F);
-    if (code_point < 0x800 || (code_point >= 0xD800 && code_point < 0xE000)) return kBad;
-    return {kClasses(code_point), 3};
-  }
-  if (lead > 0xF4 || left < 4 || !continues(1) || !continues(2) || !continues(3)) return kBad;
-  const uint32_t code_point = (lead & 0x07) << 18 | (byte(1) & 0x3F) << 12 | (byte(2) & 0x3F) << 6 | (byte(3) & 0x3F);
-  if (code_point < 0x10000 || code_point >= 0x110000) return kBad;
-  return {kClasses(code_point), 4};
+  const utf8::Char c = utf8::first(p, end);
+  if (c.bytes <= 0) return {CharClass::other, 1};
+  return {kClasses(c.code_point), static_cast<uint32_t>(c.bytes)};
 }
 
 constexpr uint64_t kLow7 = 0x7F7F7F7F7F7F7F7F;
