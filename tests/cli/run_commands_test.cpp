@@ -238,11 +238,11 @@ TEST_F(RunCommands, TwoTrainersCannotShareARunFolderAndASignalSaves) {
   make_data();
   const pid_t first = start({"train", "--config", "tiny.yaml", "train.steps=1000000", "checkpoint.every=0"});
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-  while (!contains(read("stderr.txt"), "step 10/") && std::chrono::steady_clock::now() < deadline) {
+  while (!contains(read(kStandardError), "step 10/") && std::chrono::steady_clock::now() < deadline) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
-  std::filesystem::rename(folder() / "stdout.txt", folder() / "first.out");
-  std::filesystem::rename(folder() / "stderr.txt", folder() / "first.err");
+  std::filesystem::rename(folder() / kStandardOutput, folder() / "first.out");
+  std::filesystem::rename(folder() / kStandardError, folder() / "first.err");
   const Outcome second = run({"train", "--config", "tiny.yaml"});
   EXPECT_EQ(second.code, 4);
   EXPECT_TRUE(contains(second.err, "runs/tiny"));

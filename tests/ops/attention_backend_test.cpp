@@ -8,11 +8,13 @@
 #include "base/rng.h"
 #include "ops/attention.h"
 #include "support/device.h"
+#include "support/relative_error.h"
 
 namespace t6 {
 namespace {
 
 using Values = std::vector<double>;
+using test::relative_error;
 
 // Puts the backend back as it was.
 class WithBackend {
@@ -64,16 +66,6 @@ Pass run(const Heads& m, int64_t tokens, AttentionKernels forward, AttentionKern
   const WithBackend with(backward_on, deterministic);
   backward(root);
   return {o.value().to_doubles(), q.grad().to_doubles(), k.grad().to_doubles(), v.grad().to_doubles()};
-}
-
-double relative_error(const Values& got, const Values& expected) {
-  double difference = 0, norm = 0;
-  for (size_t i = 0; i < got.size(); ++i) {
-    if (!std::isfinite(got[i])) return INFINITY;
-    difference += (got[i] - expected[i]) * (got[i] - expected[i]);
-    norm += expected[i] * expected[i];
-  }
-  return std::sqrt(difference / norm);
 }
 
 #define T6_SKIP_WITHOUT_CUDNN() \

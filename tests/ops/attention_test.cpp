@@ -9,12 +9,14 @@
 #include "ops/attention_backend.h"
 #include "support/device.h"
 #include "support/op_check.h"
+#include "support/relative_error.h"
 #include "support/threads.h"
 
 namespace t6 {
 namespace {
 
 using Values = std::vector<double>;
+using test::relative_error;
 
 struct Sizes {
   int64_t batch = 1, queries = 1, heads = 1, groups = 1, qk = 8, v = 8, keys = 0, offset = 0;
@@ -62,15 +64,6 @@ Values random_values(int64_t count, uint64_t stream, double spread = 1.0) {
     values[i] = static_cast<double>(static_cast<float>(bfloat16(value)));
   }
   return values;
-}
-
-double relative_error(const Values& got, const Values& expected) {
-  double difference = 0, norm = 0;
-  for (size_t i = 0; i < got.size(); ++i) {
-    difference += (got[i] - expected[i]) * (got[i] - expected[i]);
-    norm += expected[i] * expected[i];
-  }
-  return std::sqrt(difference / norm);
 }
 
 struct Pass {

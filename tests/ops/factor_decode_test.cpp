@@ -9,21 +9,14 @@
 #include "ops/attention.h"
 #include "support/device.h"
 #include "support/hdf5_reader.h"
+#include "support/relative_error.h"
 #include "support/threads.h"
 
 namespace t6 {
 namespace {
 
 using Values = std::vector<double>;
-
-double relative_error(const Values& got, const Values& expected) {
-  double difference = 0, norm = 0;
-  for (size_t i = 0; i < got.size(); ++i) {
-    difference += (got[i] - expected[i]) * (got[i] - expected[i]);
-    norm += expected[i] * expected[i];
-  }
-  return std::sqrt(difference / norm);
-}
+using test::relative_error;
 
 Values random_values(int64_t count, uint64_t stream) {
   const Philox rng(11, RngPurpose::test, stream);

@@ -21,7 +21,7 @@ class RunBadInput : public RunTest {
     std::vector<std::string> names;
     for (const auto& entry : fs::recursive_directory_iterator(folder())) {
       const std::string name = fs::relative(entry.path(), folder()).string();
-      if (name != ".stderr") names.push_back(name);
+      if (name != kStandardOutput && name != kStandardError) names.push_back(name);
     }
     std::sort(names.begin(), names.end());
     return names;

@@ -170,7 +170,7 @@ TEST_F(RunDamage, ASmallFileSystemThatFillsUp) {
   while (newest_step("small/run") < 200 && seconds_now() < limit) sleep_for(0.005);
   std::string ballast(4 << 20, 'x');
   write_file(small / "ballast", ballast);
-  const auto log = [&] { return read_file(small / "run" / "train.log") + read_file(folder() / ".stderr"); };
+  const auto log = [&] { return read_file(small / "run" / "train.log") + read_file(folder() / kStandardError); };
   while (!contains(log(), "was not saved") && seconds_now() < limit) sleep_for(0.005);
   const int64_t kept = newest_step("small/run");
   fs::remove(small / "ballast");

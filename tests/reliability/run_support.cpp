@@ -1,10 +1,5 @@
 #include "run_support.h"
 
-#include <fcntl.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -71,10 +66,6 @@ double unigram_entropy(const std::vector<uint32_t>& ids) {
   return entropy;
 }
 
-double seconds_now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
 void sleep_for(double seconds) {
   std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
 }
@@ -93,38 +84,12 @@ pid_t RunTest::start(const std::string& run, const Overrides& overrides, const E
 }
 
 pid_t RunTest::start_program(const std::vector<std::string>& arguments, const Environment& environment, bool driver) {
-  const char* program = driver ? T6_DRIVER : T6_PROGRAM;
-  std::vector<char*> argv{const_cast<char*>(program)};
-  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
-  argv.push_back(nullptr);
   started_ = seconds_now();
-  const pid_t child = ::fork();
-  if (child != 0) return child;
-  const auto redirect = [&](int to, const char* path, int flags) {
-    const int file = ::open(path, flags, 0644);
-    if (file < 0 || ::dup2(file, to) < 0) ::_exit(99);
-  };
-  if (::chdir(folder().c_str()) != 0) ::_exit(99);
-  redirect(0, "/dev/null", O_RDONLY);
-  redirect(1, "/dev/null", O_WRONLY);
-  redirect(2, ".stderr", O_WRONLY | O_CREAT | O_TRUNC);
-  ::setenv("OMP_WAIT_POLICY", "passive", 1);
-  for (const auto& [name, value] : environment) ::setenv(name.c_str(), value.c_str(), 1);
-  ::execv(program, argv.data());
-  ::_exit(99);
+  return test::start_program(driver ? T6_DRIVER : T6_PROGRAM, arguments, folder(), environment);
 }
 
 Outcome RunTest::finish(pid_t child) {
-  Outcome outcome;
-  int status = 0;
-  rusage usage{};
-  EXPECT_EQ(::wait4(child, &status, 0, &usage), child);
-  outcome.seconds = seconds_now() - started_;
-  outcome.signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-  outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + outcome.signal;
-  outcome.peak_kib = usage.ru_maxrss;
-  outcome.err = read_file(folder() / ".stderr");
-  return outcome;
+  return finish_program(child, folder(), started_);
 }
 
 int64_t RunTest::newest_step(const std::string& run) const {
@@ -179,11 +144,6 @@ std::map<std::string, std::string> RunTest::snapshot(const std::string& run) con
     files[name] = entry.is_regular_file() ? read_file(entry.path()) : "";
   }
   return files;
-}
-
-::testing::AssertionResult contains(const std::string& text, const std::string& part) {
-  if (text.find(part) != std::string::npos) return ::testing::AssertionSuccess();
-  return ::testing::AssertionFailure() << "no \"" << part << "\" in:\n" << text;
 }
 
 void flip_byte(const fs::path& path, uint64_t offset) {

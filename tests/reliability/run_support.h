@@ -12,6 +12,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "data/shard_files.h"
+#include "support/program_run.h"
 
 namespace t6::test {
 
@@ -23,15 +24,6 @@ inline constexpr bool kSanitized = true;
 inline constexpr bool kSanitized = false;
 #endif
 
-struct Outcome {
-  int code = -1;   // exit code; 128 + n when signal n ended the process
-  int signal = 0;  // that signal
-  std::string err;
-  double seconds = 0;
-  long peak_kib = 0;  // resident
-};
-
-using Environment = std::map<std::string, std::string>;
 using Overrides = std::vector<std::string>;
 
 // The ids of a text that a small model can learn: words of four ids, the next word drawn from two.
@@ -39,7 +31,6 @@ std::vector<uint32_t> learnable_ids(size_t count, uint32_t vocabulary, uint32_t 
 // Of the ids as they are, in nats a token.
 double unigram_entropy(const std::vector<uint32_t>& ids);
 
-double seconds_now();
 void sleep_for(double seconds);
 
 class RunTest : public ::testing::Test {
@@ -89,7 +80,6 @@ class RunTest : public ::testing::Test {
   double started_ = 0;
 };
 
-::testing::AssertionResult contains(const std::string& text, const std::string& part);
 void flip_byte(const fs::path& path, uint64_t offset);
 
 }  // namespace t6::test

@@ -55,14 +55,4 @@ void Golden::load_parameters(Transformer& model) const {
   store.refresh_compute();
 }
 
-double relative_error(const std::vector<double>& got, const std::vector<double>& expected) {
-  if (got.size() != expected.size()) return INFINITY;
-  double difference = 0, norm = 0;
-  for (size_t i = 0; i < got.size(); ++i) {
-    difference += (got[i] - expected[i]) * (got[i] - expected[i]);
-    norm += expected[i] * expected[i];
-  }
-  return std::sqrt(difference / std::max(norm, 1e-60));
-}
-
 }  // namespace t6::test

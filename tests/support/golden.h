@@ -9,6 +9,7 @@
 
 #include "model/transformer.h"
 #include "support/hdf5_reader.h"
+#include "support/relative_error.h"
 
 namespace t6::test {
 
@@ -35,8 +36,5 @@ class Golden {
   Hdf5Reader file_;
   nlohmann::json config_, hyperparameters_;
 };
-
-// |got - expected| / |expected| in the Euclidean norm.
-double relative_error(const std::vector<double>& got, const std::vector<double>& expected);
 
 }  // namespace t6::test
