@@ -14,7 +14,7 @@ packages=(
   libdnnl-dev libhdf5-dev libyaml-cpp-dev libfmt-dev libspdlog-dev libcli11-dev nlohmann-json3-dev
   libsimdjson-dev libpcre2-dev zlib1g-dev libzstd-dev libxxhash-dev libgtest-dev libboost-context-dev
 )
-test_tools=(clang-format-14 clang-14 libomp-14-dev libbenchmark-dev hdf5-tools python3 python3-venv)
+test_tools=(clang-format-14 clang-14 libomp-14-dev python3 python3-venv)
 
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
