@@ -77,7 +77,8 @@ void add_bench_tokenizer(CLI::App& group, Context& context) {
   auto options = options_for<Options>(command, context, &run);
   command->add_option("TEXT", options->text, "text file, also .gz and .zst; without it prose is made up");
   command
-      ->add_option("--tokenizer", options->tokenizer, "rank file; without it one is learnt from the text's beginning")
+      ->add_option("--tokenizer", options->tokenizer,
+                   "tokenizer file; without it one is learnt from the text's beginning")
       ->type_name("FILE");
   command->add_option("--vocab", options->vocab, "ids of the one that is learnt")
       ->type_name("N")

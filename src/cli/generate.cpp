@@ -106,7 +106,7 @@ void add_generate(CLI::App& root, Context& context) {
   command->add_option("--prompt-file", options->prompt_file, "file with the text to continue")
       ->type_name("FILE")
       ->excludes(prompt);
-  command->add_option("--tokenizer", options->tokenizer, "rank file; without it the run's data.tokenizer")
+  command->add_option("--tokenizer", options->tokenizer, "tokenizer file; without it the run's data.tokenizer")
       ->type_name("FILE");
   command->add_option("--tokens", options->tokens, "new tokens at most; the end of a text ends earlier")
       ->type_name("N")

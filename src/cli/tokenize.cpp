@@ -89,7 +89,9 @@ void add_tokenize(CLI::App& root, Context& context) {
   auto options = options_for<Options>(command, context, &run);
   command->add_option("INPUT", options->inputs, "text or JSONL files, also .gz and .zst; - for standard input")
       ->required();
-  command->add_option("--tokenizer", options->tokenizer, "rank file in .tiktoken form")->type_name("FILE")->required();
+  command->add_option("--tokenizer", options->tokenizer, ".tiktoken, tokenizer.json, or vocab.json beside merges.txt")
+      ->type_name("FILE")
+      ->required();
   command->add_option("--out", options->out, "folder and first part of the shards' names: data/book")
       ->type_name("PREFIX")
       ->required();

@@ -136,7 +136,8 @@ void add_tokenizer(CLI::App& root, Context& context) {
     CLI::App* command =
         add_command(*group, "info", "what a tokenizer file holds", "  t6 tokenizer info tokenizer.tiktoken");
     auto options = options_for<InfoOptions>(command, context, &info);
-    command->add_option("FILE", options->file, "rank file in .tiktoken form")->required();
+    command->add_option("FILE", options->file, ".tiktoken, tokenizer.json, or vocab.json beside merges.txt")
+        ->required();
     command->add_flag("--json", options->json, "print one JSON document");
   }
 }

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/io.h"
 #include "data/bpe_merge.h"
+#include "data/huggingface.h"
 #include "data/pretokenizer.h"
 
 namespace t6::data {
@@ -82,10 +83,15 @@ Tokenizer Tokenizer::load(const std::filesystem::path& path) {
   }
   const uint64_t size = std::filesystem::is_regular_file(path, error) ? io::File::open_read(path).size() : 0;
   if (size > kMaxFileBytes) {
-    fail(ExitCode::data, "{}: expected a .tiktoken rank file of at most {} bytes, got {}", path.string(), kMaxFileBytes,
+    fail(ExitCode::data, "{}: expected a tokenizer file of at most {} bytes, got {}", path.string(), kMaxFileBytes,
          size);
   }
-  return parse(io::read_text(path, kMaxFileBytes), path.string());
+  const std::string text = io::read_text(path, kMaxFileBytes);
+  if (is_huggingface(text)) return read_huggingface(text, path);
+  if (text.starts_with("#version")) {
+    fail(ExitCode::data, "{}: these are the merges of a tokenizer; name the vocab.json beside them", path.string());
+  }
+  return parse(text, path.string());
 }
 
 Tokenizer Tokenizer::parse(std::string_view text, const std::string& name) {

@@ -1,0 +1,279 @@
+#include "data/huggingface.h"
+
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "base/io.h"
+#include "base/utf8.h"
+
+namespace t6::data {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::string_view kGpt2Pattern =
+    R"('(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s)";
+constexpr std::string_view kGpt2PatternOfTheLibrary =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+
+// What both forms hold.
+struct Source {
+  std::string name;
+  std::vector<std::pair<std::string, std::string>> merges;
+  std::vector<std::string> words;  // by id, as written
+  std::optional<uint64_t> end_of_text;
+
+  template <class... Args>
+  [[noreturn]] void bad(fmt::format_string<Args...> format, Args&&... args) const {
+    fail(ExitCode::data, "{}: {}; expected a byte-level BPE of GPT-2's kind (or a .tiktoken rank file)", name,
+         fmt::format(format, std::forward<Args>(args)...));
+  }
+};
+
+// GPT-2's printable stand-ins for bytes: Latin-1's visible characters stand for themselves, the 68 others for
+// U+0100 upwards in order. -1: stands for none.
+constexpr std::array<int, 0x144> kByteOf = [] {
+  std::array<int, 0x144> byte_of{};
+  byte_of.fill(-1);
+  size_t next = 0x100;
+  for (int byte = 0; byte < 256; ++byte) {
+    const bool visible = (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte != 0xAD);
+    byte_of[visible ? static_cast<size_t>(byte) : next++] = byte;
+  }
+  return byte_of;
+}();
+
+std::string bytes_of(const Source& source, std::string_view word) {
+  std::string bytes;
+  for (std::string_view rest = word; !rest.empty();) {
+    const utf8::Char c = utf8::first(rest);
+    const int byte = c.bytes > 0 && c.code_point < kByteOf.size() ? kByteOf[c.code_point] : -1;
+    if (byte < 0) source.bad("the token \"{}\" has a character that stands for no byte", word.substr(0, 40));
+    bytes.push_back(static_cast<char>(byte));
+    rest.remove_prefix(static_cast<size_t>(c.bytes));
+  }
+  return bytes;
+}
+
+json parse_json(std::string_view text, const std::string& name) {
+  json document = json::parse(text, nullptr, false);
+  if (document.is_discarded() || !document.is_object()) {
+    fail(ExitCode::data, "{}: expected a tokenizer.json or vocab.json, got text that is not a JSON object", name);
+  }
+  return document;
+}
+
+// Every word at its id; <|endoftext|>, if it is there, behind the last.
+void take_vocabulary(Source& source, const json& vocabulary) {
+  if (!vocabulary.is_object() || vocabulary.empty()) source.bad("its vocabulary is no object of tokens and ids");
+  source.words.resize(vocabulary.size());
+  std::vector<bool> taken(vocabulary.size());
+  for (const auto& [word, id] : vocabulary.items()) {
+    if (!id.is_number_unsigned() || id.get<uint64_t>() >= taken.size() || taken[id.get<size_t>()]) {
+      source.bad("token \"{}\" has the id {}; the {} tokens must have the ids 0 to {}, each once", word.substr(0, 40),
+                 id.dump().substr(0, 40), taken.size(), taken.size() - 1);
+    }
+    taken[id.get<size_t>()] = true;
+    source.words[id.get<size_t>()] = word;
+    if (word == Tokenizer::kEndOfText) source.end_of_text = id.get<uint64_t>();
+  }
+  if (source.end_of_text == source.words.size() - 1) source.words.pop_back();
+}
+
+// The parts that merging by rank leaves of a token before its own merge.
+std::vector<std::string_view> parts_before(const Tokenizer& tokenizer, std::string_view token, uint32_t rank) {
+  std::vector<std::string_view> parts;
+  std::vector<uint32_t> joined;  // [i]: rank of parts i and i + 1 together, kNone unless below `rank`
+  const auto rank_of = [&](size_t i) {
+    const uint32_t found = tokenizer.find({parts[i].data(), parts[i].size() + parts[i + 1].size()});
+    return found < rank ? found : Tokenizer::kNone;
+  };
+  for (size_t i = 0; i < token.size(); ++i) parts.push_back(token.substr(i, 1));
+  for (size_t i = 0; i + 1 < parts.size(); ++i) joined.push_back(rank_of(i));
+  while (!joined.empty()) {
+    const auto lowest = std::min_element(joined.begin(), joined.end());
+    if (*lowest == Tokenizer::kNone) break;
+    const auto i = static_cast<size_t>(lowest - joined.begin());
+    parts[i] = {parts[i].data(), parts[i].size() + parts[i + 1].size()};
+    parts.erase(parts.begin() + static_cast<ptrdiff_t>(i) + 1);
+    joined.erase(lowest);
+    if (i > 0) joined[i - 1] = rank_of(i - 1);
+    if (i < joined.size()) joined[i] = rank_of(i);
+  }
+  return parts;
+}
+
+Tokenizer build(const Source& source) {
+  const size_t count = source.words.size();
+  if (source.end_of_text && *source.end_of_text != count) {
+    source.bad(
+        "{} has the id {}, but must follow the last token, as {}", Tokenizer::kEndOfText, *source.end_of_text,
+        count - static_cast<size_t>(std::count(source.words.begin(), source.words.end(), Tokenizer::kEndOfText)));
+  }
+  std::vector<std::string> tokens(count);
+  for (size_t id = 0; id < count; ++id) tokens[id] = bytes_of(source, source.words[id]);
+  Tokenizer tokenizer = Tokenizer::from_tokens(tokens, source.name);
+
+  size_t multiple = 0;
+  for (const std::string& token : tokens) multiple += token.size() > 1;
+  if (source.merges.size() != multiple) {
+    source.bad("it has {} merges for {} tokens of two bytes and more", source.merges.size(), multiple);
+  }
+  int64_t previous = -1;
+  for (size_t i = 0; i < source.merges.size(); ++i) {
+    const auto& [left_word, right_word] = source.merges[i];
+    const std::string left = bytes_of(source, left_word), right = bytes_of(source, right_word);
+    const uint32_t id = tokenizer.find(left + right);
+    if (id == Tokenizer::kNone || left.empty() || right.empty()) {
+      source.bad("merge {}, \"{} {}\", makes no token of the vocabulary", i + 1, left_word.substr(0, 40),
+                 right_word.substr(0, 40));
+    }
+    if (id <= previous) {
+      source.bad("merge {}, \"{} {}\", makes the token {}, after one that makes {}: ids must rise with the merges",
+                 i + 1, left_word.substr(0, 40), right_word.substr(0, 40), id, previous);
+    }
+    previous = id;
+    const std::vector<std::string_view> parts = parts_before(tokenizer, tokens[id], id);
+    if (parts.size() != 2 || parts[0] != left) {
+      source.bad("merge {}, \"{} {}\", is not how earlier merges leave that token", i + 1, left_word.substr(0, 40),
+                 right_word.substr(0, 40));
+    }
+  }
+  return tokenizer;
+}
+
+void add_merge(Source& source, std::string_view line) {
+  const size_t space = line.find(' ');
+  if (space == std::string_view::npos || line.find(' ', space + 1) != std::string_view::npos) {
+    source.bad("merge {} is \"{}\"", source.merges.size() + 1, line.substr(0, 40));
+  }
+  source.merges.emplace_back(line.substr(0, space), line.substr(space + 1));
+}
+
+// Absent and null are the same.
+const json& member(const json& object, const char* key) {
+  static const json none;
+  const auto it = object.is_object() ? object.find(key) : object.end();
+  return it == object.end() ? none : *it;
+}
+bool is_type(const json& object, std::string_view type) {
+  return member(object, "type") == type;
+}
+// null, false, 0 and "" alike.
+bool is_off(const json& value) {
+  return value.is_null() || value == false || value == 0 || value == "" || value == 0.0;
+}
+
+// Cutting text into pieces must be GPT-2's: the ByteLevel pre-tokenizer alone, or after a split by the same pattern.
+void check_pieces(const Source& source, const json& pre_tokenizer) {
+  const json* byte_level = &pre_tokenizer;
+  bool pattern = false;
+  if (is_type(pre_tokenizer, "Sequence")) {
+    const json& steps = member(pre_tokenizer, "pretokenizers");
+    const bool with_split = steps.is_array() && steps.size() == 2 && is_type(steps[0], "Split");
+    if (!steps.is_array() || (steps.size() != 1 && !with_split)) {
+      source.bad("its pre-tokenizer is a sequence other than GPT-2's");
+    }
+    byte_level = &steps.back();
+    if (with_split) {
+      const json& regex = member(member(steps[0], "pattern"), "Regex");
+      pattern = (regex == kGpt2Pattern || regex == kGpt2PatternOfTheLibrary) &&
+                member(steps[0], "behavior") == "Isolated" && is_off(member(steps[0], "invert"));
+      if (!pattern) source.bad("its pre-tokenizer splits text by another pattern than GPT-2's");
+    }
+  }
+  if (!is_type(*byte_level, "ByteLevel")) source.bad("its pre-tokenizer is not ByteLevel");
+  if (!is_off(member(*byte_level, "add_prefix_space"))) source.bad("its pre-tokenizer puts a space before the text");
+  if (member(*byte_level, "use_regex") == false && !pattern) source.bad("its pre-tokenizer does not split words");
+}
+
+}  // namespace
+
+bool is_huggingface(std::string_view text) {
+  const size_t first = text.find_first_not_of(" \t\r\n");
+  return first != std::string_view::npos && text[first] == '{';
+}
+
+Tokenizer parse_tokenizer_json(std::string_view text, const std::string& name) {
+  const json document = parse_json(text, name);
+  Source source{.name = name, .merges = {}, .words = {}, .end_of_text = {}};
+  const json& model = member(document, "model");
+  if (!model.is_object()) source.bad("it has no model");
+  const json& type = member(model, "type");
+  if (!type.is_null() && type != "BPE") source.bad("its model is {}", type.dump().substr(0, 40));
+  if (!is_off(member(document, "normalizer"))) source.bad("it changes the text before splitting it (normalizer)");
+  check_pieces(source, member(document, "pre_tokenizer"));
+  const json& post = member(document, "post_processor");
+  if (!post.is_null() && !is_type(post, "ByteLevel")) source.bad("it adds tokens to every text (post_processor)");
+  const json& decoder = member(document, "decoder");
+  if (!decoder.is_null() && !is_type(decoder, "ByteLevel")) source.bad("its decoder is not ByteLevel");
+  for (const char* option : {"dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"}) {
+    if (!is_off(member(model, option))) source.bad("its model sets {}", option);
+  }
+  take_vocabulary(source, member(model, "vocab"));
+  const json& added = member(document, "added_tokens");
+  if (!added.is_null() && !added.is_array()) source.bad("added_tokens is no list");
+  for (const json& token : added) {
+    const json &content = member(token, "content"), &id = member(token, "id");
+    if (!content.is_string() || !id.is_number_unsigned()) source.bad("an added token is without content or id");
+    if (content != Tokenizer::kEndOfText) {
+      source.bad("it has the added token {} (only {} is known)", content.dump().substr(0, 40), Tokenizer::kEndOfText);
+    }
+    if (source.end_of_text && *source.end_of_text != id.get<uint64_t>()) {
+      source.bad("{} has two ids", Tokenizer::kEndOfText);
+    }
+    source.end_of_text = id.get<uint64_t>();
+  }
+  const json& merges = member(model, "merges");
+  if (!merges.is_array()) source.bad("its model has no list of merges");
+  for (const json& merge : merges) {
+    if (merge.is_string()) {
+      add_merge(source, merge.get_ref<const std::string&>());
+    } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
+      source.merges.emplace_back(merge[0], merge[1]);
+    } else {
+      source.bad("merge {} is {}", source.merges.size() + 1, merge.dump().substr(0, 40));
+    }
+  }
+  return build(source);
+}
+
+Tokenizer parse_vocab_and_merges(std::string_view vocab, std::string_view merges, const std::string& name) {
+  Source source{.name = name, .merges = {}, .words = {}, .end_of_text = {}};
+  take_vocabulary(source, parse_json(vocab, name));
+  for (size_t begin = 0; begin < merges.size();) {
+    const size_t end = std::min(merges.find('\n', begin), merges.size());
+    std::string_view line = merges.substr(begin, end - begin);
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    if (!line.empty() && !(begin == 0 && line.starts_with("#version"))) add_merge(source, line);
+    begin = end + 1;
+  }
+  return build(source);
+}
+
+Tokenizer read_huggingface(std::string_view text, const std::filesystem::path& path) {
+  const json document = parse_json(text, path.string());
+  if (document.contains("model") && document["model"].is_object()) return parse_tokenizer_json(text, path.string());
+  // vocab.json -> merges.txt, gpt2-vocab.json -> gpt2-merges.txt, encoder.json -> vocab.bpe.
+  const std::string name = path.filename().string();
+  std::string merges = "merges.txt";
+  for (const auto& [vocab, other] :
+       {std::pair<std::string, std::string>{"vocab.json", "merges.txt"}, {"encoder.json", "vocab.bpe"}}) {
+    if (name.ends_with(vocab)) merges = fmt::format("{}{}", name.substr(0, name.size() - vocab.size()), other);
+  }
+  const std::filesystem::path beside = path.parent_path() / merges;
+  std::error_code error;
+  if (!std::filesystem::exists(beside, error)) {
+    fail(ExitCode::data, "{}: expected its merges in {}, which is not there; a tokenizer.json holds both",
+         path.string(), beside.string());
+  }
+  return parse_vocab_and_merges(text, io::read_text(beside, Tokenizer::kMaxFileBytes),
+                                path.string() + " and " + merges);
+}
+
+}  // namespace t6::data
