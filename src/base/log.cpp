@@ -55,12 +55,16 @@ void add_file(const std::filesystem::path& path) {
   }
 }
 
-void error_in_files(std::string_view text) {
+void error_in_files(std::string_view text) noexcept {
   const spdlog::details::log_msg message("t6", spdlog::level::err, text);
   for (const spdlog::sink_ptr& sink : spdlog::default_logger()->sinks()) {
     if (std::dynamic_pointer_cast<spdlog::sinks::basic_file_sink_mt>(sink) == nullptr) continue;
-    sink->log(message);
-    sink->flush();
+    try {
+      sink->log(message);
+      sink->flush();
+    } catch (...) {
+      // Callers are handling the error that must reach main.
+    }
   }
 }
 

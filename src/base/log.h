@@ -19,8 +19,9 @@ bool quiet();  // as start() was told
 // opened.
 void add_file(const std::filesystem::path& path);
 
-// A line for the files alone: the error that main will say on the terminal when it ends the program.
-void error_in_files(std::string_view text);
+// A line for the files alone: the error that main will say on the terminal when it ends the program. A file that does
+// not take it (the disk may be what the error is about) goes without.
+void error_in_files(std::string_view text) noexcept;
 
 // A progress bar or other transient line owns the terminal's last line: `clear` is called before each line logged to
 // the terminal and `redraw` after it. Null functions end that.

@@ -183,8 +183,23 @@ TEST_F(RunDamage, ASmallFileSystemThatFillsUp) {
   expect_checkpoints_intact("small/run");
   EXPECT_EQ(last_logged("small/run"), newest_step("small/run"));
 
-  // Full before the start.
+  // Full until three saves have failed. Not even train.log takes a line then.
+  const int64_t stopped = newest_step("small/run");
+  const pid_t doomed = start("small/run", slow);
+  limit = seconds_now() + 60;
+  while (newest_step("small/run") <= stopped && seconds_now() < limit) sleep_for(0.005);
   write_file(small / "ballast", ballast);
+  const Outcome ended = finish(doomed);
+  EXPECT_EQ(ended.code, 6) << ended.err;
+  EXPECT_TRUE(contains(ended.err, "2 of 3"));
+  EXPECT_TRUE(contains(ended.err, "could not be saved"));
+  EXPECT_GT(newest_step("small/run"), stopped);
+  expect_checkpoints_intact("small/run");
+  const Outcome again = train("small/run", slow);
+  EXPECT_EQ(again.code, 6) << again.err;
+  EXPECT_FALSE(again.err.empty());
+
+  // Full before the first start.
   const Outcome refused = train("small/other", {"run.dir=small/other"});
   EXPECT_EQ(refused.code, 6) << refused.err;
 }
