@@ -18,7 +18,7 @@ enum class ExitCode : int {
   data = 3,        // corpus, tokenizer, token shards
   checkpoint = 4,  // missing, damaged or unfit checkpoint; run folder in use
   numeric = 5,     // non-finite loss, divergence, silent corruption
-  io = 6,          // input/output, including a full disk
+  io = 6,          // input/output, including a full disk; out of memory
   peer = 7,        // another rank failed or hangs
   internal = 70,   // a bug in this program
 };

@@ -1,12 +1,16 @@
 #include "base/io.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 #include <xxhash.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -55,9 +59,7 @@ std::string hex(XXH128_hash_t hash) {
 }
 
 void remove_directory(const fs::path& path) {
-  std::vector<fs::path> entries;
-  for (const fs::directory_entry& entry : fs::directory_iterator(path)) entries.push_back(entry.path());
-  for (const fs::path& entry : entries) io::remove_all(entry);
+  for (const std::string& name : list_folder(path)) io::remove_all(path / name);
   if (!allowed(DiskCall::unlink, path) || ::rmdir(path.c_str()) != 0) fail_system("remove the folder", path);
 }
 
@@ -71,6 +73,16 @@ const char* name_of(DiskCall call) {
 
 void set_fault_hook(FaultHook hook) {
   fault_hook() = std::move(hook);
+}
+
+Interrupt::Interrupt() : fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  if (fd_ < 0) fail_system("make", "an event descriptor");
+}
+Interrupt::~Interrupt() {
+  ::close(fd_);
+}
+void Interrupt::raise() noexcept {
+  ::eventfd_write(fd_, 1);
 }
 
 File File::open_read(const fs::path& path) {
@@ -119,6 +131,14 @@ size_t File::read_some(std::span<std::byte> bytes) {
     const ssize_t n = ::read(fd_, bytes.data(), bytes.size());
     if (n >= 0) return static_cast<size_t>(n);
     if (errno != EINTR) fail_system("read", path_);
+  }
+}
+
+bool File::wait_readable(const Interrupt& interrupt) const {
+  while (true) {
+    std::array<pollfd, 2> waiting{pollfd{interrupt.fd_, POLLIN, 0}, pollfd{fd_, POLLIN, 0}};
+    if (::poll(waiting.data(), waiting.size(), -1) >= 0) return waiting[0].revents == 0;
+    if (errno != EINTR) fail_system("wait for", path_);
   }
 }
 
@@ -199,19 +219,43 @@ void write_text_atomically(const fs::path& path, std::string_view text) {
   file.sync();
   file.close();
   io::rename(temporary, path);
-  sync_directory(path.has_parent_path() ? path.parent_path() : fs::path("."));
+  sync_directory(parent_of(path));
+}
+
+bool exists(const fs::path& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) == 0) return true;
+  if (errno != ENOENT && errno != ENOTDIR) fail_system("look at", path);
+  return false;
+}
+
+std::vector<std::string> list_folder(const fs::path& path) {
+  std::vector<std::string> names;
+  std::error_code error;
+  fs::directory_iterator entry(path, error);
+  for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
+    names.push_back(entry->path().filename().string());
+  }
+  if (error) fail(ExitCode::io, "cannot read the folder {}: {}", path.string(), error.message());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+fs::path parent_of(const fs::path& path) {
+  return path.has_parent_path() ? path.parent_path() : fs::path(".");
 }
 
 void make_directories(const fs::path& path) {
   std::error_code ignored;
   if (path.empty() || fs::is_directory(path, ignored)) return;
   make_directories(path.parent_path());
-  if (!allowed(DiskCall::make_directory, path) || (::mkdir(path.c_str(), 0777) != 0 && errno != EEXIST)) {
-    fail_system("create the folder", path);
-  }
-  if (!fs::is_directory(path, ignored)) {
+  if (!allowed(DiskCall::make_directory, path)) fail_system("create the folder", path);
+  if (::mkdir(path.c_str(), 0777) != 0) {
+    if (errno != EEXIST) fail_system("create the folder", path);
+    if (fs::is_directory(path, ignored)) return;  // someone else was faster, or "a/b/" after "a/b"
     fail(ExitCode::io, "cannot create the folder {}: a file of that name exists", path.string());
   }
+  sync_directory(parent_of(path));
 }
 
 void rename(const fs::path& from, const fs::path& to) {
@@ -228,19 +272,10 @@ void remove_all(const fs::path& path) {
     fail_system("remove", path);
   }
   if (S_ISDIR(status.st_mode)) {
-    try {
-      remove_directory(path);
-    } catch (const fs::filesystem_error& error) {
-      fail(ExitCode::io, "cannot remove {}: {}", path.string(), error.code().message());
-    }
+    remove_directory(path);
   } else if (!allowed(DiskCall::unlink, path) || (::unlink(path.c_str()) != 0 && errno != ENOENT)) {
     fail_system("remove", path);
   }
-}
-
-void sync_file(const fs::path& path) {
-  File file = File::open_read(path);
-  file.sync();
 }
 
 void sync_directory(const fs::path& path) {

@@ -11,10 +11,25 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace t6::io {
 
 namespace fs = std::filesystem;
+
+// Ends the waiting of reads in other threads, now and from now on.
+class Interrupt {
+ public:
+  Interrupt();
+  ~Interrupt();
+  Interrupt(const Interrupt&) = delete;
+  Interrupt& operator=(const Interrupt&) = delete;
+  void raise() noexcept;
+
+ private:
+  friend class File;
+  int fd_;
+};
 
 // An open file descriptor, closed on destruction.
 class File {
@@ -35,6 +50,8 @@ class File {
   uint64_t size() const;
   // Reads up to bytes.size() bytes at the file position; 0 at the end.
   size_t read_some(std::span<std::byte> bytes);
+  // Waits until read_some() would not: a pipe's next bytes or end. False when `interrupt` was raised.
+  bool wait_readable(const Interrupt& interrupt) const;
   // Fills `bytes` from `offset`; a short file is an Error that says how many bytes were there.
   void read_at(std::span<std::byte> bytes, uint64_t offset) const;
   void write_all(std::span<const std::byte> bytes);
@@ -60,10 +77,17 @@ std::string read_text(const fs::path& path, uint64_t max_bytes = uint64_t{1} << 
 // never a part.
 void write_text_atomically(const fs::path& path, std::string_view text);
 
+// True for whatever carries this name, links followed; false when nothing does. Error(io) when that cannot be said: a
+// name that is too long, a folder that may not be searched.
+bool exists(const fs::path& path);
+// The names in a folder, sorted by bytes.
+std::vector<std::string> list_folder(const fs::path& path);
+
+// Makes the missing folders of `path`, each of them durably: its parent is fsynced.
 void make_directories(const fs::path& path);
+fs::path parent_of(const fs::path& path);  // "." for a bare name
 void rename(const fs::path& from, const fs::path& to);
 void remove_all(const fs::path& path);      // a link is removed, not followed; a missing path is fine
-void sync_file(const fs::path& path);       // fsync of a file written by a library
 void sync_directory(const fs::path& path);  // makes names created or renamed in it durable
 uint64_t free_bytes(const fs::path& path);  // what an ordinary user can still write there
 

@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/format.h"
 #include "base/log.h"
 
@@ -172,9 +173,7 @@ ProgressTerminal ProgressTerminal::standard_error() {
     }
   };
   terminal.say = [](const std::string& line) { log::info("{}", line); };
-  terminal.clock = [] {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-  };
+  terminal.clock = &steady_seconds;
   return terminal;
 }
 

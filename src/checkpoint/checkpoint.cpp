@@ -57,7 +57,9 @@ TensorRef tensor_ref(std::string name, const Tensor& tensor) {
 }
 
 void open_folder(const fs::path& dir) {
-  make_folder(dir);
+  io::make_directories(dir);
+  // A kill may have come between the folder's making and its parent's fsync.
+  io::sync_directory(io::parent_of(dir));
   clean_folder(dir);
 }
 
@@ -82,7 +84,7 @@ void require_space(const fs::path& dir, const State& state) {
 Saved save(const fs::path& dir, int64_t step, const State& state, const SaveOptions& options) {
   check_state(step, state);
   Saved saved{dir / step_name(step), 0, {}};
-  make_folder(dir);
+  io::make_directories(dir);
   require_space(dir, state);
   try {
     const fs::path folder = begin(dir, step);

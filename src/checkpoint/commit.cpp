@@ -23,18 +23,6 @@ bool is_there(const fs::path& path) {
   return fs::exists(fs::symlink_status(path, ignored));
 }
 
-std::vector<std::string> entry_names(const fs::path& dir) {
-  std::vector<std::string> names;
-  std::error_code error;
-  fs::directory_iterator entry(dir, error);
-  for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
-    names.push_back(entry->path().filename().string());
-  }
-  if (error) fail(ExitCode::io, "cannot read the folder {}: {}", dir.string(), error.message());
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
 // The step in a hidden name with this prefix, or -1.
 int64_t hidden_step(const std::string& name, const std::string& prefix) {
   return name.starts_with(prefix) ? step_of(name.substr(prefix.size())) : -1;
@@ -74,21 +62,15 @@ int64_t step_of(const std::string& name) {
 std::vector<StepPath> step_paths(const fs::path& dir) {
   std::vector<StepPath> found;
   if (!is_there(dir)) return found;
-  for (const std::string& name : entry_names(dir)) {
+  for (const std::string& name : io::list_folder(dir)) {
     if (const int64_t step = step_of(name); step >= 0) found.push_back({step, dir / name});
   }
   std::sort(found.begin(), found.end(), [](const StepPath& a, const StepPath& b) { return a.step < b.step; });
   return found;
 }
 
-void make_folder(const fs::path& dir) {
-  if (is_there(dir)) return io::make_directories(dir);
-  io::make_directories(dir);
-  io::sync_directory(dir.has_parent_path() ? dir.parent_path() : fs::path("."));
-}
-
 void clean_folder(const fs::path& dir) {
-  for (const std::string& name : entry_names(dir)) {
+  for (const std::string& name : io::list_folder(dir)) {
     if (hidden_step(name, kTemporary) >= 0 || hidden_step(name, kTrash) >= 0) io::remove_all(dir / name);
     if (const int64_t step = hidden_step(name, kOld); step >= 0) settle_old(dir, step);
   }

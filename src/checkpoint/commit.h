@@ -26,8 +26,6 @@ struct StepPath {
 // What carries a final name in `dir`, oldest first; nothing when `dir` is missing. Error(io) when it cannot be read.
 std::vector<StepPath> step_paths(const fs::path& dir);
 
-// Creates `dir`, durably.
-void make_folder(const fs::path& dir);
 // Removes every .tmp and .trash, puts back an .old whose replacement did not arrive. Error(io).
 void clean_folder(const fs::path& dir);
 

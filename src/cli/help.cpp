@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/build_info.h"
@@ -12,6 +14,17 @@
 
 namespace t6::cli {
 namespace {
+
+constexpr std::array<std::pair<const char*, const char*>, 8> kExitCodes{{
+    {"0", "done"},
+    {"2", "command line or config"},
+    {"3", "data: corpus, tokenizer, shards"},
+    {"4", "checkpoint missing, damaged or of another run; run folder in use"},
+    {"5", "loss or gradient not finite; nothing of that step was applied"},
+    {"6", "input or output, a full disk among it; out of memory"},
+    {"70", "a bug in t6"},
+    {"128 + n", "saved after signal n: 130, 138, 143"},
+}};
 
 constexpr size_t kColumns = 100;
 constexpr size_t kLeft = 30;  // of an option's name with its value
@@ -160,6 +173,10 @@ std::string help_text(const CLI::App& command) {
   if (!arguments.empty()) out += "\nArguments:\n" + arguments;
   out += "\nOptions:\n" + options + last;
   if (const std::string example = command.get_footer(); !example.empty()) out += "\nExample:\n" + example + "\n";
+  if (command.get_parent() == nullptr) {
+    out += "\nExit codes:\n";
+    for (const auto& [code, meaning] : kExitCodes) out += entry(code, meaning);
+  }
   return out;
 }
 

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <new>
 
 #include "base/build_info.h"
@@ -35,6 +36,8 @@ int main(int argc, char** argv) {
         "take a smaller model (t6 train --dry-run estimates what a run needs); elsewhere, fewer --workers or a smaller "
         "--batch.",
         t6::ExitCode::io);
+  } catch (const std::filesystem::filesystem_error& error) {
+    return report(error.what(), t6::ExitCode::io);
   } catch (const std::exception& error) {
     return report_bug(error.what());
   }

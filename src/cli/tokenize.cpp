@@ -36,7 +36,7 @@ data::ShardWriterOptions writer_options(const Options& options) {
          options.out);
   }
   data::ShardWriterOptions writer;
-  writer.folder = out.has_parent_path() ? out.parent_path() : std::filesystem::path(".");
+  writer.folder = io::parent_of(out);
   writer.prefix = prefix;
   writer.form = options.form;
   writer.shard_tokens = static_cast<uint64_t>(options.shard_tokens);

@@ -40,7 +40,7 @@ void read_corpus(const TrainOptions& options, data::BpeTrainer& trainer) {
 
 int train(const TrainOptions& options) {
   // What the end would refuse is refused before the work.
-  if (!options.overwrite && std::filesystem::exists(options.out)) {
+  if (!options.overwrite && io::exists(options.out)) {
     fail(ExitCode::usage, "--out: {} is there already; choose another name, or add --overwrite", options.out);
   }
   const std::filesystem::path folder = std::filesystem::path(options.out).parent_path();

@@ -6,7 +6,10 @@
 
 namespace t6::train {
 
-AppendFile::AppendFile(const std::filesystem::path& path) : file_(io::File::open_append(path)), size_(file_.size()) {}
+AppendFile::AppendFile(const std::filesystem::path& path) : file_(io::File::open_append(path)), size_(file_.size()) {
+  // Perhaps made just now, or just before a kill: then its name is not durable yet.
+  if (size_ == 0) io::sync_directory(io::parent_of(path));
+}
 
 void AppendFile::write_pending() {
   if (pending_.empty()) return;

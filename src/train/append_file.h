@@ -18,7 +18,7 @@ class AppendFile {
  public:
   static constexpr size_t kMaxPending = size_t{64} << 20;
 
-  // Opens for appending, creates when missing. Error(io).
+  // Opens for appending, creates when missing, durably. Error(io).
   explicit AppendFile(const std::filesystem::path& path);
 
   // Adds a record. A failing write is a warning in the log, once until writing works again; Error(io) only when more

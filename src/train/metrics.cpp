@@ -1,21 +1,17 @@
 #include "train/metrics.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/format.h"
 #include "base/log.h"
 
 namespace t6::train {
 namespace {
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 // Milliseconds from a second on with their unit of people: "512 ms", "9.4 ms", "12.3s".
 std::string step_time(double ms) {
@@ -96,7 +92,7 @@ std::string console_line(const ValidationMetrics& m) {
 }
 
 int64_t keep_lines_until(const std::filesystem::path& path, int64_t last_step) {
-  if (!std::filesystem::exists(path)) return -1;
+  if (!io::exists(path)) return -1;
   const std::string text = io::read_text(path, uint64_t{4} << 30);
   std::string kept;
   int64_t last_kept = -1;
@@ -145,7 +141,7 @@ void MetricsWriter::train(const StepMetrics& m) {
   put(timing, "tokens_per_second", m.tokens_per_second);
   put(timing, "mfu", m.mfu);
   put(timing, "memory", m.memory_bytes);
-  timing["time"] = now();
+  timing["time"] = unix_seconds();
   write(timing_, timing);
 }
 
@@ -158,7 +154,7 @@ void MetricsWriter::validation(const ValidationMetrics& m) {
 
   Json timing = line_of("validation", m.step);
   timing["ms"] = m.ms;
-  timing["time"] = now();
+  timing["time"] = unix_seconds();
   write(timing_, timing);
 }
 
@@ -173,7 +169,7 @@ void MetricsWriter::process_event(int64_t step, std::string_view name, const Jso
   Json line = line_of("process", step);
   line["event"] = name;
   add_fields(line, fields);
-  line["time"] = now();
+  line["time"] = unix_seconds();
   write(timing_, line);
 }
 

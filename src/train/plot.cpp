@@ -13,10 +13,11 @@
 namespace t6::train {
 
 Curve read_curve(const std::filesystem::path& path) {
-  const bool is_folder = std::filesystem::is_directory(path);
+  std::error_code ignored;  // reading the file says what is wrong with the path
+  const bool is_folder = std::filesystem::is_directory(path, ignored);
   const std::filesystem::path file = is_folder ? path / "metrics.jsonl" : path;
   Curve curve;
-  const auto folder = std::filesystem::absolute(file).lexically_normal().parent_path();
+  const auto folder = std::filesystem::absolute(file, ignored).lexically_normal().parent_path();
   curve.label = folder.filename().string();
   const std::string text = io::read_text(file, uint64_t{4} << 30);
   size_t number = 0;

@@ -39,7 +39,7 @@ void keep_old(const fs::path& path, std::string_view text) {
   for (int n = 1;; ++n) {
     fs::path kept = path;
     kept += fmt::format(".{}", n);
-    if (!fs::exists(kept)) {
+    if (!io::exists(kept)) {
       if (newest && io::read_text(*newest) == text) return;
       io::write_text_atomically(kept, text);
       log::info("{} has changed; the earlier one is kept as {}", path.string(), kept.filename().string());
@@ -70,7 +70,7 @@ void RunFolder::start_log() const {
 }
 
 void RunFolder::write_config(std::string_view yaml) const {
-  if (fs::exists(paths_.config())) {
+  if (io::exists(paths_.config())) {
     const std::string old = io::read_text(paths_.config());
     if (old == yaml) return;
     keep_old(paths_.config(), old);
@@ -79,7 +79,7 @@ void RunFolder::write_config(std::string_view yaml) const {
 }
 
 void RunFolder::write_environment(const Json& environment) const {
-  if (fs::exists(paths_.environment())) {
+  if (io::exists(paths_.environment())) {
     const std::string old = io::read_text(paths_.environment());
     const Json parsed = Json::parse(old, nullptr, /*allow_exceptions=*/false);
     if (!parsed.is_object() || lasting_environment(parsed) != lasting_environment(environment)) {

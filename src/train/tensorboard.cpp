@@ -6,18 +6,14 @@
 
 #include <array>
 #include <bit>
-#include <chrono>
 #include <cmath>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/io.h"
 
 namespace t6::train {
 namespace {
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 // Protocol buffer wire types: https://protobuf.dev/programming-guides/encoding/
 enum Wire : uint32_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
@@ -78,10 +74,9 @@ std::filesystem::path new_file(const std::filesystem::path& folder) {
   io::make_directories(folder);
   struct utsname system {};
   const std::string host = ::uname(&system) == 0 ? system.nodename : "localhost";
-  auto seconds = static_cast<int64_t>(now());
+  auto seconds = static_cast<int64_t>(unix_seconds());
   constexpr std::string_view kStem = "events.out.tfevents.";
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
+  for (const std::string& name : io::list_folder(folder)) {
     if (name.rfind(kStem, 0) != 0) continue;
     // atoll: a foreign name without a number is 0, and nothing to be later than.
     const int64_t other = std::atoll(name.c_str() + kStem.size());
@@ -110,7 +105,7 @@ uint32_t crc32c(std::string_view bytes) {
 // Event: wall_time = 1 (double), step = 2 (int64), file_version = 3 (string), summary = 5, session_log = 7.
 void TensorBoardWriter::event(const std::optional<int64_t>& step, std::string_view content) {
   std::string event;
-  put_double(event, 1, now());
+  put_double(event, 1, unix_seconds());
   if (step) put_integer(event, 2, *step);
   event.append(content);
   file_.append(tfrecord(event));

@@ -2,9 +2,9 @@
 
 #include <omp.h>
 
-#include <chrono>
 #include <cmath>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/format.h"
 #include "base/io.h"
@@ -23,10 +23,6 @@ namespace t6::train {
 namespace {
 
 constexpr int kMaxFailedSaves = 3;
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 RunConfig checked(const RunConfig& config) {
   check_trainable(config, 1);
@@ -79,7 +75,7 @@ Trainer::Trainer(const RunConfig& config, std::span<const std::string> arguments
     : config_(checked(config)),
       device_(choose_device(config.run.device)),
       folder_(RunFolder::open(config.run.dir)),
-      started_(now()),
+      started_(steady_seconds()),
       model_(config.model) {
   if (config_.run.threads > 0) omp_set_num_threads(static_cast<int>(config_.run.threads));
   folder_.start_log();
@@ -182,11 +178,11 @@ uint64_t Trainer::tokens_seen() const {
 }
 
 double Trainer::seconds_since_start() const {
-  return now() - started_;
+  return steady_seconds() - started_;
 }
 
 void Trainer::begin_step() {
-  Unfinished step{.step = position_.step + 1, .lr = 0, .began = now(), .tokens = 0, .consumed = {}};
+  Unfinished step{.step = position_.step + 1, .lr = 0, .began = steady_seconds(), .tokens = 0, .consumed = {}};
   step.lr = learning_rate(config_.optimizer, config_.schedule, config_.train.steps, position_.step);
   training_step_->run(step.step, step.lr, [this] { return next_batch(); });
   position_.step = step.step;
@@ -208,8 +204,8 @@ StepMetrics Trainer::finish_step() {
   position_.loss = result_.loss = result.loss;
 
   // On a GPU a step begins while the one before is under way.
-  const double seconds = now() - std::max(step.began, last_finish_);
-  last_finish_ = now();
+  const double seconds = steady_seconds() - std::max(step.began, last_finish_);
+  last_finish_ = steady_seconds();
   StepMetrics metrics;
   metrics.step = step.step;
   metrics.steps = config_.train.steps;
@@ -249,14 +245,14 @@ bool Trainer::evaluation_due(int64_t step) const {
 }
 
 void Trainer::evaluate() {
-  const double begin = now();
+  const double begin = steady_seconds();
   const Evaluation evaluation =
       train::evaluate(model_, *validation_shards_, validation_windows_, config_.train.micro_batch);
   if (!std::isfinite(evaluation.loss)) {
     fail(ExitCode::numeric, "the validation loss after step {} is {}; the checkpoints in {} are intact", position_.step,
          evaluation.loss, folder_.paths().checkpoints().string());
   }
-  const double seconds = now() - begin;
+  const double seconds = steady_seconds() - begin;
   const ValidationMetrics metrics{.step = position_.step,
                                   .loss = evaluation.loss,
                                   .tokens_seen = position_.tokens,
@@ -280,7 +276,7 @@ void Trainer::save_now() {
         "a lower optimizer.lr or a smaller optimizer.clip_norm",
         position_.step, folder_.paths().checkpoints().string());
   }
-  const double begin = now();
+  const double begin = steady_seconds();
   const std::filesystem::path folder = folder_.paths().checkpoints();
   const checkpoint::State state = this->state();
   checkpoint::require_space(folder, state);
@@ -295,7 +291,7 @@ void Trainer::save_now() {
                                         .facts = facts_};
   const checkpoint::Saved saved = checkpoint::save(folder, position_.step, state, options);
   metrics_->process_event(position_.step, "checkpoint", {{"bytes", saved.bytes}});
-  slowest_save_ = std::max(slowest_save_, now() - begin);
+  slowest_save_ = std::max(slowest_save_, steady_seconds() - begin);
 }
 
 // A save that fails leaves the older checkpoints and lets the run go on; three in a row end it, as does the last one.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <functional>
 #include <vector>
 
 #include "base/error.h"
@@ -77,6 +78,51 @@ TEST_F(Io, FaultHookSeesCallsInOrderAndInjects) {
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ExitCode::io);
       EXPECT_NE(std::string(error.what()).find("No space left"), std::string::npos) << error.what();
+    }
+  }
+}
+
+TEST_F(Io, EachFolderMadeIsDurable) {
+  std::vector<std::string> calls;
+  set_fault_hook([&](DiskCall call, const fs::path& path, size_t&) {
+    calls.push_back(std::string(name_of(call)) + " " + path.filename().string());
+    return 0;
+  });
+  const std::string parent = folder_.filename().string();
+  make_directories(folder_ / "a/b");
+  const std::vector<std::string> expected{"make_directory a", "sync_directory " + parent, "make_directory b",
+                                          "sync_directory a"};
+  EXPECT_EQ(calls, expected);
+  make_directories(folder_ / "a/b");
+  EXPECT_EQ(calls, expected) << "nothing was made the second time";
+  set_fault_hook({});
+  make_directories(folder_ / "c/d/");
+  EXPECT_TRUE(fs::is_directory(folder_ / "c/d"));
+  write_text_atomically(folder_ / "file", "x");
+  EXPECT_THROW(make_directories(folder_ / "file"), Error);
+  EXPECT_THROW(make_directories(folder_ / "file/x"), Error);
+}
+
+TEST_F(Io, ExistsAndListFolderFailAsInputOutput) {
+  make_directories(folder_ / "b");
+  write_text_atomically(folder_ / "c", "x");
+  write_text_atomically(folder_ / "A", "x");
+  EXPECT_EQ(list_folder(folder_), (std::vector<std::string>{"A", "b", "c"}));
+  EXPECT_TRUE(io::exists(folder_ / "b"));
+  EXPECT_TRUE(io::exists(folder_ / "c"));
+  EXPECT_FALSE(io::exists(folder_ / "d"));
+  EXPECT_FALSE(io::exists(folder_ / "c" / "d"));
+  const fs::path too_long = folder_ / std::string(300, 'x');
+  const std::vector<std::function<void()>> failing = {[&] { io::exists(too_long); }, [&] { list_folder(too_long); },
+                                                      [&] { list_folder(folder_ / "d"); },
+                                                      [&] { list_folder(folder_ / "c"); }};
+  for (const auto& call : failing) {
+    try {
+      call();
+      ADD_FAILURE() << "expected an error";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::io);
+      EXPECT_NE(std::string(error.what()).find(folder_.string()), std::string::npos) << error.what();
     }
   }
 }

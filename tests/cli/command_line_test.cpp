@@ -21,6 +21,44 @@ TEST_F(CommandLine, AloneGivesATourAndHelpListsTheCommands) {
   }
 }
 
+TEST_F(CommandLine, NamesTooLongForTheDiskAreInputOutputErrors) {
+  const std::string name(300, 'x');
+  write("text.txt", small_text());
+  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
+           {"tokenizer", "train", "--input", "text.txt", "--vocab", "300", "--out", name},
+           {"tokenizer", "train", "--input", "text.txt", "--vocab", "300", "--out", name + "/x.tiktoken"},
+           {"plot", name},
+           {"plot", name + "/metrics.jsonl"},
+       }) {
+    const Outcome outcome = run(arguments);
+    EXPECT_EQ(outcome.code, 6) << arguments[0] << "\n" << outcome.err;
+    EXPECT_TRUE(contains(outcome.err, "File name too long"));
+  }
+}
+
+// Calls of std::filesystem that throw themselves: here the present folder, which is no more.
+TEST_F(CommandLine, WhatTheFileSystemThrowsIsAnInputOutputError) {
+  const std::string command = "cd '" + folder().string() + "' && mkdir gone && cd gone && rmdir ../gone && exec '" +
+                              T6_PROGRAM + "' shards 'nowhere_*.bin' 2> '" + (folder() / "err").string() + "'";
+  const int status = std::system(command.c_str());
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 6) << read("err");
+  EXPECT_FALSE(contains(read("err"), "bug"));
+}
+
+#if !defined(__SANITIZE_ADDRESS__)
+TEST_F(CommandLine, OutOfMemorySaysWhatToDo) {
+  const std::string command = std::string("ulimit -v 2000000; exec '") + T6_PROGRAM + "' bench train --config '" +
+                              T6_SOURCE_DIR + "/configs/t6_mha_xl.yaml' --steps 1 2> '" + (folder() / "err").string() +
+                              "'";
+  const int status = std::system(command.c_str());
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 6) << read("err");
+  EXPECT_TRUE(contains(read("err"), "out of memory"));
+  EXPECT_TRUE(contains(run({"--help"}).out, "out of memory"));
+}
+#endif
+
 TEST_F(CommandLine, VersionSaysCommitAndBuild) {
   const Outcome version = run({"--version"});
   EXPECT_EQ(version.code, 0);

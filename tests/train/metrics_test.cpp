@@ -221,6 +221,25 @@ TEST_F(MetricsTest, AFullDiskLosesNothing) {
   EXPECT_EQ(io::read_text(folder_ / "f"), "one\ntwo\nthree\nfour\n");
 }
 
+TEST_F(MetricsTest, AFileMadeAnewHasADurableName) {
+  std::vector<std::string> calls;
+  const auto record = [&] {
+    calls.clear();
+    io::set_fault_hook([&](io::DiskCall call, const std::filesystem::path& path, size_t&) {
+      calls.push_back(std::string(io::name_of(call)) + " " + path.filename().string());
+      return 0;
+    });
+  };
+  const std::string parent = folder_.filename().string();
+  record();
+  AppendFile(folder_ / "f").append("one\n");
+  EXPECT_EQ(calls, (std::vector<std::string>{"create f", "sync_directory " + parent, "write f"}));
+  record();
+  AppendFile(folder_ / "f").append("two\n");
+  EXPECT_EQ(calls, (std::vector<std::string>{"create f", "write f"}));
+  io::set_fault_hook({});
+}
+
 TEST_F(MetricsTest, AFullDiskEndsTheRunOnceTooMuchWaits) {
   AppendFile file(folder_ / "f");
   SmallFiles full(0);
