@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "data/hdf5_tokens.h"
 #include "data/shard.h"
 
@@ -16,6 +17,9 @@ namespace {
 constexpr uint64_t kMaxShardTokens = std::numeric_limits<int32_t>::max();  // the header's count is an int32
 constexpr uint32_t kMaxNarrowVocabulary = 65536;
 constexpr size_t kBufferBytes = size_t{1} << 20;
+// Ends of hidden names: being written, and being replaced.
+constexpr const char* kTemporary = ".tmp";
+constexpr const char* kAside = ".old";
 
 bool is_digits(std::string_view text) {
   return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
@@ -52,12 +56,18 @@ ShardWriter::ShardWriter(ShardWriterOptions options) : options_(std::move(option
          "overwriting",
          o.folder.string(), existing.size(), o.prefix, existing.front().filename().string());
   }
+  if (const std::vector<fs::path> aside = hidden_files(kAside); !aside.empty() && !o.overwrite) {
+    fail(ExitCode::usage,
+         "replacing the shards with the prefix '{}' in {} was cut short, and the earlier ones are hidden as {} and the "
+         "like; allow overwriting to finish that, or choose another folder or prefix",
+         o.prefix, o.folder.string(), aside.front().filename().string());
+  }
   remove_temporaries();  // of a run that was killed
   buffer_.reserve(kBufferBytes);
   if (o.val_tokens > 0 && o.val_fraction == 1) {
     val_target_ = o.val_tokens;
   } else if (o.val_tokens > 0 && o.val_fraction > 0) {
-    spool_path_ = temporary("spool");
+    spool_path_ = hidden("spool", kTemporary);
     spool_.emplace(io::File::create(spool_path_));
   }
 }
@@ -158,7 +168,7 @@ void ShardWriter::open_shard() {
   const std::string name = fmt::format("{}_{}_{:06}.{}", options_.prefix, validation ? "val" : "train", number,
                                        options_.form == ShardForm::bin ? "bin" : "h5");
   // An .h5 file needs its counts before its data has a place, so the tokens wait in a file of their own.
-  fs::path path = temporary(name, options_.form == ShardForm::bin ? ".tmp" : ".raw.tmp");
+  fs::path path = hidden(name, options_.form == ShardForm::bin ? kTemporary : ".raw.tmp");
   io::File file = io::File::create(path);
   if (options_.form == ShardForm::bin) file.write_all(std::vector<std::byte>(kBinHeaderBytes));
   shard_.emplace(
@@ -200,7 +210,7 @@ void ShardWriter::close_hdf5(Open& shard) {
                     .tokenizer_hash = options_.tokenizer_hash,
                     .source = options_.source};
   const fs::path raw_path = shard.temporary;
-  shard.temporary = temporary(shard.final_path.filename().string());
+  shard.temporary = hidden(shard.final_path.filename().string(), kTemporary);
   io::File file = create_hdf5_tokens(shard.temporary, layout);
   const io::File raw = io::File::open_read(raw_path);
   std::vector<std::byte> bytes(kBufferBytes);
@@ -232,49 +242,69 @@ ShardSummary ShardWriter::finish() {
          "text",
          tokens_);
   }
-  std::error_code ignored;
-  for (const fs::path& old : existing_shards()) io::remove_all(old);  // none, or overwrite is set
-  size_t named = 0;
-  try {
-    for (; named < written_.size(); ++named) io::rename(temporaries_[named], written_[named].path);
-    io::sync_directory(options_.folder);
-  } catch (...) {
-    // Part of a set must not look like the whole.
-    while (named > 0) fs::remove(written_[--named].path, ignored);
-    throw;
-  }
+  name_shards();
   finished_ = true;
   return summary;
 }
 
-fs::path ShardWriter::temporary(const std::string& name, const char* suffix) {
+// The old set, if there is one, steps aside under hidden names and is deleted when the new one has its names durably: a
+// failure puts it back, and a kill in between leaves all files of both.
+void ShardWriter::name_shards() {
+  std::vector<std::pair<fs::path, fs::path>> renamed;  // from, to; in the order of doing
+  const auto rename = [&](const fs::path& from, const fs::path& to) {
+    io::rename(from, to);
+    renamed.emplace_back(from, to);
+  };
+  try {
+    for (const fs::path& old : existing_shards()) {
+      // One that is aside already is the older one: a kill came while its place was being taken.
+      const fs::path aside = hidden(old.filename().string(), kAside);
+      io::exists(aside) ? io::remove_all(old) : rename(old, aside);
+    }
+    for (size_t i = 0; i < written_.size(); ++i) rename(temporaries_[i], written_[i].path);
+    io::sync_directory(options_.folder);
+  } catch (...) {
+    // Part of a set must not look like the whole.
+    std::error_code ignored;
+    for (auto it = renamed.rbegin(); it != renamed.rend(); ++it) fs::rename(it->second, it->first, ignored);
+    throw;
+  }
+  try {
+    for (const fs::path& old : hidden_files(kAside)) io::remove_all(old);
+  } catch (const Error& error) {
+    log::warn("the shards are complete, but replaced ones are still there under hidden names: {}", error.what());
+  }
+}
+
+fs::path ShardWriter::hidden(const std::string& name, const char* suffix) const {
   // Hidden, so that no data pattern matches it.
   return options_.folder / fmt::format(".{}.t6.{}{}", options_.prefix, name, suffix);
 }
 
 std::vector<fs::path> ShardWriter::existing_shards() const {
   std::vector<fs::path> found;
-  for (const fs::directory_entry& entry : fs::directory_iterator(options_.folder)) {
-    const std::string name = entry.path().filename().string();
-    const std::string stem = entry.path().stem().string(), extension = entry.path().extension().string();
+  for (const std::string& name : io::list_folder(options_.folder)) {
+    const std::string stem = fs::path(name).stem().string(), extension = fs::path(name).extension().string();
     if (extension != ".bin" && extension != ".h5") continue;
     for (const std::string& start : {options_.prefix + "_val_", options_.prefix + "_train_"}) {
       if (stem.starts_with(start) && is_digits(std::string_view(stem).substr(start.size())))
-        found.push_back(entry.path());
+        found.push_back(options_.folder / name);
     }
   }
-  std::sort(found.begin(), found.end());
+  return found;
+}
+
+std::vector<fs::path> ShardWriter::hidden_files(std::string_view suffix) const {
+  const std::string start = fmt::format(".{}.t6.", options_.prefix);
+  std::vector<fs::path> found;
+  for (const std::string& name : io::list_folder(options_.folder)) {
+    if (name.starts_with(start) && name.ends_with(suffix)) found.push_back(options_.folder / name);
+  }
   return found;
 }
 
 void ShardWriter::remove_temporaries() const {
-  const std::string start = fmt::format(".{}.t6.", options_.prefix);
-  std::vector<fs::path> found;
-  for (const fs::directory_entry& entry : fs::directory_iterator(options_.folder)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with(start) && name.ends_with(".tmp")) found.push_back(entry.path());
-  }
-  for (const fs::path& path : found) io::remove_all(path);
+  for (const fs::path& path : hidden_files(kTemporary)) io::remove_all(path);
 }
 
 }  // namespace t6::data

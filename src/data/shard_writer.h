@@ -6,7 +6,8 @@
 // large one. As N is not known at first, tokens go to a spool file beside the shards until the smaller of the two is.
 //
 // Nothing appears under its final name before finish(): shards are written under hidden temporary names and fsynced,
-// then all renamed. A writer that is destroyed before that, by an error say, leaves nothing behind.
+// then all renamed. A writer that is destroyed before that, by an error say, leaves nothing behind, and shards that were
+// to be replaced as they were.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +15,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/io.h"
@@ -88,7 +90,9 @@ class ShardWriter {
   void open_shard();
   void close_shard();
   void close_hdf5(Open& shard);
-  fs::path temporary(const std::string& name, const char* suffix = ".tmp");
+  void name_shards();
+  fs::path hidden(const std::string& name, const char* suffix) const;
+  std::vector<fs::path> hidden_files(std::string_view suffix) const;
   std::vector<fs::path> existing_shards() const;
   void remove_temporaries() const;
 

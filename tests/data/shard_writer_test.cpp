@@ -1,6 +1,8 @@
 #include "data/shard_writer.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -236,6 +238,105 @@ TEST(ShardWriter, EveryFileIsWrittenThroughTheDiskCallsThatTestsCanStop) {
       EXPECT_GE(written[shard.path.filename().string() + ".tmp"], 2 * shard.tokens + documents + 800) << shard.path;
     }
   }
+}
+
+std::map<std::string, std::string> contents(const fs::path& folder) {
+  std::map<std::string, std::string> files;
+  for (const std::string& name : names(folder)) files[name] = read_file(folder / name);
+  return files;
+}
+
+// Four training shards in the place of others: some names are in both sets, some in one.
+void replace_shards(const fs::path& folder) {
+  ShardWriterOptions options = options_for(folder);
+  options.overwrite = true;
+  options.val_tokens = 0;
+  ShardWriter writer(options);
+  for (int i = 0; i < 40; ++i) writer.add_document(some_ids(99, 100));
+  writer.finish();
+}
+std::map<std::string, std::string> old_shards(const fs::path& folder) {
+  std::vector<uint32_t> all;
+  std::vector<uint64_t> starts;
+  write_documents(options_for(folder), 26, all, starts);
+  write_file(folder / "fineweb_train_000009.bin", "one more");
+  return contents(folder);
+}
+
+TEST(ShardWriter, AFailingDiskLeavesTheShardsThatWereToBeReplaced) {
+  for (int failing = 0;; ++failing) {
+    TempFolder folder;
+    const auto before = old_shards(folder.path());
+    ASSERT_GE(before.size(), 5u);
+    int calls = 0;
+    bool renamed_all = false;  // from then on only old files are deleted
+    io::set_fault_hook([&](io::DiskCall call, const fs::path& path, size_t&) {
+      if (calls++ == failing) return ENOSPC;
+      renamed_all |= call == io::DiskCall::unlink && path.extension() == ".old";
+      return 0;
+    });
+    bool failed = false;
+    try {
+      replace_shards(folder.path());
+    } catch (const Error& error) {
+      failed = true;
+      EXPECT_EQ(error.code(), ExitCode::io);
+    }
+    io::set_fault_hook({});
+    if (failing >= calls) break;
+    if (failed) {
+      EXPECT_FALSE(renamed_all);
+      EXPECT_EQ(contents(folder.path()), before) << "call " << failing;
+    } else {
+      // The new set is complete, and what could not be deleted is hidden.
+      for (const auto& [name, bytes] : contents(folder.path())) {
+        EXPECT_TRUE(name.front() == '.' || (name.starts_with("fineweb_train_00000") && name < "fineweb_train_000005"))
+            << "call " << failing << " left " << name;
+      }
+    }
+  }
+}
+
+TEST(ShardWriter, AKillWhileShardsAreReplacedLosesNoneOfThem) {
+  TempFolder reference;
+  replace_shards(reference.path());
+  const auto replaced = contents(reference.path());
+  ASSERT_EQ(replaced.size(), 4u);
+  int cut_short = 0;
+  for (int call = 0;; ++call) {
+    TempFolder folder;
+    const auto before = old_shards(folder.path());
+    const pid_t child = ::fork();
+    if (child == 0) {
+      int calls = 0;
+      io::set_fault_hook([&](io::DiskCall, const fs::path&, size_t&) {
+        if (calls++ == call) ::_exit(137);
+        return 0;
+      });
+      replace_shards(folder.path());
+      ::_exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) break;
+    ASSERT_EQ(WEXITSTATUS(status), 137);
+    auto after = contents(folder.path());
+    const bool complete = std::includes(after.begin(), after.end(), replaced.begin(), replaced.end());
+    for (const auto& [name, bytes] : before) {
+      EXPECT_TRUE(complete || after[name] == bytes || after[".fineweb.t6." + name + ".old"] == bytes)
+          << "call " << call << " lost " << name;
+    }
+    // Without leave to overwrite the writer refuses, and says so; with it the replacement is finished.
+    const bool hidden =
+        std::any_of(after.begin(), after.end(), [](const auto& f) { return f.first.ends_with(".old"); });
+    cut_short += hidden && !complete ? 1 : 0;
+    if (hidden || !after.empty()) {
+      EXPECT_EQ(error_of([&] { ShardWriter writer(options_for(folder.path())); }).code(), ExitCode::usage);
+    }
+    replace_shards(folder.path());
+    EXPECT_EQ(contents(folder.path()), replaced) << "call " << call;
+  }
+  EXPECT_GE(cut_short, 5);
 }
 
 TEST(ShardWriter, NeedsTokensToTrainOn) {
