@@ -59,7 +59,7 @@ bool CorpusReader::open_next() {
   }
   if (next_input_ == inputs_.size()) return false;
   const std::string& name = inputs_[next_input_++];
-  source_.emplace(name);
+  source_.emplace(name, &interrupt_);
   jsonl_ = is_jsonl(name);
   delimiter_ = jsonl_ ? "\n" : options_.separator;
   carry_.clear();

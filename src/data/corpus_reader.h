@@ -50,6 +50,9 @@ class CorpusReader {
   // The next block, or nothing after the last. Error(data), Error(io).
   std::optional<CorpusBlock> next();
 
+  // From any thread: ends a next() that waits for a pipe. What it and later ones return or throw has no meaning.
+  void stop() noexcept { interrupt_.raise(); }
+
   uint64_t bytes_read() const;                                    // before decompression
   std::optional<uint64_t> bytes_total() const { return total_; }  // unknown with a pipe among the inputs
   const CorpusOptions& options() const { return options_; }
@@ -61,6 +64,7 @@ class CorpusReader {
 
   std::vector<std::string> inputs_;
   CorpusOptions options_;
+  io::Interrupt interrupt_;
   std::optional<uint64_t> total_;
   size_t next_input_ = 0;
   uint64_t bytes_before_ = 0;  // of the inputs done

@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/io.h"
 
 namespace t6::data {
 namespace {
@@ -26,7 +25,8 @@ constexpr size_t kInputBytes = size_t{256} << 10;
 struct TextSource::State {
   enum class Kind { plain, gzip, zstd };
 
-  State(io::File opened, std::string shown) : file(std::move(opened)), name(std::move(shown)) {}
+  State(io::File opened, std::string shown, const io::Interrupt* stop)
+      : file(std::move(opened)), name(std::move(shown)), interrupt(stop) {}
   State(const State&) = delete;
   State& operator=(const State&) = delete;
   ~State() {
@@ -41,6 +41,7 @@ struct TextSource::State {
     return read_more();
   }
   bool read_more() {
+    if (interrupt != nullptr && !file.wait_readable(*interrupt)) return false;
     const size_t n = file.read_some(std::span(input).subspan(end));
     end += n;
     consumed += n;
@@ -69,6 +70,7 @@ struct TextSource::State {
 
   io::File file;
   std::string name;
+  const io::Interrupt* interrupt;
   Kind kind = Kind::plain;
   std::optional<uint64_t> size;
   uint64_t consumed = 0;
@@ -146,16 +148,16 @@ size_t TextSource::State::read_zstd(std::span<char> out) {
   return produced.pos;
 }
 
-TextSource::TextSource(const std::string& name) {
+TextSource::TextSource(const std::string& name, const io::Interrupt* interrupt) {
   if (name == "-") {
-    state_ = std::make_unique<State>(io::File::standard_input(), "standard input");
+    state_ = std::make_unique<State>(io::File::standard_input(), "standard input", interrupt);
   } else {
     std::error_code error;
     const fs::file_status status = fs::status(name, error);
     if (!fs::exists(status)) fail(ExitCode::data, "{}: no such text file; check the path", name);
     if (fs::is_directory(status))
       fail(ExitCode::data, "{}: expected a text file, got a folder; name the files in it", name);
-    state_ = std::make_unique<State>(io::File::open_read(name), name);
+    state_ = std::make_unique<State>(io::File::open_read(name), name, interrupt);
     if (fs::is_regular_file(status)) state_->size = state_->file.size();
   }
   State& s = *state_;

@@ -7,13 +7,16 @@
 #include <span>
 #include <string>
 
+#include "base/io.h"
+
 namespace t6::data {
 
 class TextSource {
  public:
   // `name` is a path, or "-" for standard input. Error(data) when it does not exist or is of a kind that cannot be read
   // (Parquet, UTF-16), Error(io).
-  explicit TextSource(const std::string& name);
+  // A raised `interrupt`, which must outlive the source, is as the end of the input.
+  explicit TextSource(const std::string& name, const io::Interrupt* interrupt = nullptr);
   ~TextSource();
   TextSource(TextSource&&) noexcept;
   TextSource& operator=(TextSource&&) noexcept;

@@ -45,6 +45,7 @@ class Pipeline {
       const std::lock_guard lock(mutex_);
       stopping_ = true;
     }
+    reader_.stop();  // it may wait for the next line of a pipe
     changed_.notify_all();
     for (std::thread& thread : threads_) thread.join();
   }

@@ -24,10 +24,10 @@ class Program : public ::testing::Test {
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
-  // Starts the program with `arguments` in folder(); standard input is empty.
-  pid_t start(const std::vector<std::string>& arguments) {
+  // Starts the program with `arguments` in folder(); standard input is `input`.
+  pid_t start(const std::vector<std::string>& arguments, const std::string& input = "/dev/null") {
     started_ = seconds_now();
-    return start_program(T6_PROGRAM, arguments, folder_);
+    return start_program(T6_PROGRAM, arguments, folder_, {}, input);
   }
   Outcome finish(pid_t child) const { return finish_program(child, folder_, started_); }
   Outcome run(const std::vector<std::string>& arguments) { return finish(start(arguments)); }

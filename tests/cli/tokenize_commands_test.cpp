@@ -1,5 +1,8 @@
 // t6 tokenizer, tokenize and bench tokenizer on text made here.
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <csignal>
 
 #include <nlohmann/json.hpp>
 
@@ -45,6 +48,42 @@ TEST_F(TokenizeCommands, KeepsAnExistingFileUnlessToldOtherwise) {
   over.push_back("--overwrite");
   EXPECT_EQ(run(over).code, 0);
   EXPECT_NE(read("t.tiktoken"), before);
+}
+
+// The writer of the pipe neither writes nor ends: the error does not wait for it.
+TEST_F(TokenizeCommands, AnErrorEndsTheReadingOfAnOpenPipe) {
+  learn();
+  const std::string pipe = folder() / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  const pid_t writer = ::fork();
+  if (writer == 0) {
+    std::string text = "this is no JSON\n";  // one block of 1 MiB, and a part of the next
+    while (text.size() < (3 << 19)) text += "{\"text\": \"the cat sees the river\"}\n";
+    const int file = ::open(pipe.c_str(), O_WRONLY);
+    for (std::string_view rest = text; !rest.empty();) {
+      const ssize_t n = ::write(file, rest.data(), rest.size());
+      if (n <= 0) ::_exit(1);
+      rest.remove_prefix(static_cast<size_t>(n));
+    }
+    ::pause();
+    ::_exit(0);
+  }
+  const pid_t child =
+      start({"tokenize", "--tokenizer", "t.tiktoken", "--out", "data/x", "--format", "jsonl", "-"}, pipe);
+  int status = 0;
+  pid_t ended = 0;
+  for (int i = 0; i < 3000 && ended == 0; ++i) {
+    ::usleep(10'000);
+    ended = ::waitpid(child, &status, WNOHANG);
+  }
+  ::kill(writer, SIGKILL);
+  ::waitpid(writer, nullptr, 0);
+  if (ended == 0) {
+    ::waitpid(child, nullptr, 0);
+    FAIL() << "still waits for its input after 30 s";
+  }
+  EXPECT_EQ(WEXITSTATUS(status), 3) << read("stderr.txt");
+  EXPECT_TRUE(contains(read("stderr.txt"), "standard input:1: this line is not valid JSON"));
 }
 
 TEST_F(TokenizeCommands, TurnsTextAndJsonLinesIntoShards) {

@@ -37,9 +37,11 @@ inline double seconds_now() {
 inline constexpr const char* kStandardOutput = ".stdout";
 inline constexpr const char* kStandardError = ".stderr";
 
-// Starts `program` with `arguments` in `folder`; standard input is empty, `environment` is added to this process's.
+// Starts `program` with `arguments` in `folder`; standard input is the file `input`, `environment` is added to this
+// process's.
 inline pid_t start_program(const char* program, const std::vector<std::string>& arguments,
-                           const std::filesystem::path& folder, const Environment& environment = {}) {
+                           const std::filesystem::path& folder, const Environment& environment = {},
+                           const std::string& input = "/dev/null") {
   std::vector<char*> argv{const_cast<char*>(program)};
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
@@ -50,7 +52,7 @@ inline pid_t start_program(const char* program, const std::vector<std::string>& 
     if (file < 0 || ::dup2(file, to) < 0) ::_exit(99);
   };
   if (::chdir(folder.c_str()) != 0) ::_exit(99);
-  redirect(0, "/dev/null", O_RDONLY);
+  redirect(0, input.c_str(), O_RDONLY);
   redirect(1, kStandardOutput, O_WRONLY | O_CREAT | O_TRUNC);
   redirect(2, kStandardError, O_WRONLY | O_CREAT | O_TRUNC);
   ::setenv("OMP_WAIT_POLICY", "passive", 1);
