@@ -24,12 +24,6 @@ std::vector<hsize_t> dims_of(const Shape& shape) {
   return dims;
 }
 
-// Bytes of one row, the elements below one index of dimension 0.
-uint64_t row_bytes(DType dtype, const Shape& shape) {
-  const int64_t rows = shape.rank() == 0 ? 1 : shape[0];
-  return static_cast<uint64_t>(shape.numel() / rows) * size_of(dtype);
-}
-
 Handle make_bf16() {
   Handle type(H5Tcopy(H5T_IEEE_F32LE), H5Tclose);
   const bool ok = type >= 0 && H5Tset_fields(type, 15, 7, 8, 0, 7) >= 0 && H5Tset_precision(type, 16) >= 0 &&
@@ -153,33 +147,6 @@ std::string Hdf5Writer::write(const std::string& name, const Tensor& tensor) {
   const bool ok = H5Dwrite(dataset, type_of(host.dtype()), H5S_ALL, H5S_ALL, H5P_DEFAULT, host.raw()) >= 0;
   impl_->check(ok && dataset.close(), "write", name);
   return io::hash_bytes({static_cast<const std::byte*>(host.raw()), host.bytes()});
-}
-
-std::string Hdf5Writer::write_rows(const std::string& name, DType dtype, const Shape& shape, const FillRows& fill) {
-  Handle dataset = impl_->create_dataset(name, dtype, shape);
-  const std::vector<hsize_t> dims = dims_of(shape);
-  const Shape chunk = chunk_shape(dtype, shape);
-  const int64_t step = chunk.rank() == 0 ? 1 : chunk[0];
-  const int64_t rows = static_cast<int64_t>(dims[0]);
-  const Handle type = type_of(dtype);
-  const Handle space(H5Dget_space(dataset), H5Sclose);
-  std::vector<std::byte> block(static_cast<size_t>(step) * row_bytes(dtype, shape));
-  io::Hasher hasher;
-  for (int64_t begin = 0; begin < rows; begin += step) {
-    const int64_t count = std::min(step, rows - begin);
-    const std::span<std::byte> bytes(block.data(), static_cast<size_t>(count) * row_bytes(dtype, shape));
-    fill(begin, count, bytes.data());
-    hasher.update(bytes);
-    std::vector<hsize_t> start(dims.size(), 0), extent = dims;
-    start[0] = static_cast<hsize_t>(begin);
-    extent[0] = static_cast<hsize_t>(count);
-    const Handle memory(H5Screate_simple(static_cast<int>(dims.size()), extent.data(), nullptr), H5Sclose);
-    const bool ok = H5Sselect_hyperslab(space, H5S_SELECT_SET, start.data(), nullptr, extent.data(), nullptr) >= 0 &&
-                    H5Dwrite(dataset, type, memory, space, H5P_DEFAULT, bytes.data()) >= 0;
-    impl_->check(ok, "write", name);
-  }
-  impl_->check(dataset.close(), "write", name);
-  return hasher.hex();
 }
 
 void Hdf5Writer::set_attribute(const std::string& name, int64_t value) {

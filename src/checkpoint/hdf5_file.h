@@ -37,13 +37,9 @@ class Hdf5Writer {
   // Without close(): writes nothing more and leaves a file that is not complete.
   ~Hdf5Writer();
 
-  // Both return the XXH3-128 of the elements in row-major order (32 hex digits). Error(io) when a write fails; then
+  // Returns the XXH3-128 of the elements in row-major order (32 hex digits). Error(io) when a write fails; then
   // only destruction is left. Error(internal) for a name that is taken or not valid, or a tensor without elements.
   std::string write(const std::string& name, const Tensor& tensor);
-  // fill(begin, count, out) stores rows [begin, begin + count) of dimension 0 as they are in memory of `dtype`; rows
-  // come in order, about 1 MiB at a time.
-  using FillRows = std::function<void(int64_t begin, int64_t count, std::byte* out)>;
-  std::string write_rows(const std::string& name, DType dtype, const Shape& shape, const FillRows& fill);
 
   // An attribute of the root.
   void set_attribute(const std::string& name, int64_t value);

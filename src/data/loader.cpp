@@ -31,37 +31,17 @@ Loader::Loader(const ShardSet& shards, Sampler sampler, BatchPlan plan, uint64_t
     slot.batch.tokens.resize(plan_.micro_batch * sampler_.window());
     slot.batch.targets.resize(plan_.micro_batch * sampler_.window());
   }
-  start(first_step);
-}
-
-Loader::~Loader() {
-  stop();
-}
-
-void Loader::start(uint64_t step) {
-  next_ = claimed_ = released_ = step * plan_.micro_steps();
-  stopping_ = false;
-  for (Slot& slot : slots_) {
-    slot.ready = false;
-    slot.error = nullptr;
-  }
+  next_ = claimed_ = released_ = first_step * plan_.micro_steps();
   for (uint32_t i = 0; i < options_.threads; ++i) threads_.emplace_back([this] { work(); });
 }
 
-void Loader::stop() {
+Loader::~Loader() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
   }
   slot_free_.notify_all();
   for (std::thread& thread : threads_) thread.join();
-  threads_.clear();
-}
-
-void Loader::seek(uint64_t step, TokenHash consumed) {
-  stop();
-  consumed_ = consumed;
-  start(step);
 }
 
 void Loader::work() {

@@ -48,9 +48,6 @@ class Loader {
   // next call. What went wrong while reading it is thrown here, and again by every later call.
   const Batch& next();
 
-  // Continues at (step, 0) with this hash, dropping what was read ahead.
-  void seek(uint64_t step, TokenHash consumed);
-
   // Of all rows handed out by next() on this rank, and those before first_step. The hash of a run on several ranks is
   // the sum of theirs (TokenHash::add): resume with the sum on rank 0 and an empty hash on the others.
   const TokenHash& consumed() const { return consumed_; }
@@ -65,8 +62,6 @@ class Loader {
     std::exception_ptr error;
   };
 
-  void start(uint64_t step);
-  void stop();
   void work();
   void fill(Batch& batch, std::vector<int32_t>& row) const;
 

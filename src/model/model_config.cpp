@@ -55,8 +55,4 @@ ModelConfig model_config_from_yaml(std::string_view text, const std::string& nam
   return out.model;
 }
 
-void check_model_config(const ModelConfig& config) {
-  model_config_from_yaml(to_yaml(config), "model config");
-}
-
 }  // namespace t6

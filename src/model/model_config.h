@@ -69,7 +69,4 @@ struct ModelConfig {
 std::string to_yaml(const ModelConfig& config);
 ModelConfig model_config_from_yaml(std::string_view text, const std::string& name);
 
-// Throws Error(usage) when a config built in code breaks a rule that reading would have refused.
-void check_model_config(const ModelConfig& config);
-
 }  // namespace t6

@@ -38,23 +38,6 @@ TEST_F(Hdf5File, TensorsComeBackBitForBit) {
   }
 }
 
-TEST_F(Hdf5File, RowsOfPaddedStorageAreWrittenWithoutPadding) {
-  const int64_t rows = 3000, columns = 100, stride = 128;
-  const Tensor padded = random_bits(1, {rows, stride}, DType::f32);
-  const Tensor plain = Tensor::empty({rows, columns}, DType::f32);
-  const auto copy_rows = [&](int64_t begin, int64_t count, std::byte* out) {
-    for (int64_t r = 0; r < count; ++r) {
-      std::memcpy(out + r * columns * 4, padded.data<float>() + (begin + r) * stride, columns * 4);
-    }
-  };
-  copy_rows(0, rows, static_cast<std::byte*>(plain.raw()));
-  Hdf5Writer writer(folder_ / "x.h5");
-  const std::string hash = writer.write_rows("w", DType::f32, {rows, columns}, copy_rows);
-  EXPECT_EQ(hash, writer.write("plain", plain));
-  writer.close();
-  EXPECT_TRUE(same_bits(open(folder_ / "x.h5").read("w", DType::f32, {rows, columns}), plain));
-}
-
 TEST_F(Hdf5File, AttributesComeBack) {
   Hdf5Writer writer(folder_ / "x.h5");
   writer.set_attribute("step", int64_t{-1234567890123});

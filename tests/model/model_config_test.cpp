@@ -31,12 +31,13 @@ TEST(ModelConfig, FeedForwardWidthIsEightThirdsRoundedDown) {
   EXPECT_EQ(config.feed_forward_width(), 100);
 }
 
-TEST(ModelConfig, RulesHoldForConfigsMadeInCode) {
+TEST(ModelConfig, RulesHoldForWhatIsWrittenAndReadBack) {
+  const auto read_back = [](const ModelConfig& config) { return model_config_from_yaml(to_yaml(config), "x"); };
   ModelConfig config;
-  EXPECT_NO_THROW(check_model_config(config));
+  EXPECT_NO_THROW(read_back(config));
   config.attention = gqa::Options{.kv_heads = 3};
   try {
-    check_model_config(config);
+    read_back(config);
     ADD_FAILURE() << "expected an error";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::usage);
@@ -45,9 +46,9 @@ TEST(ModelConfig, RulesHoldForConfigsMadeInCode) {
         << error.what();
   }
   config.heads = 33;
-  EXPECT_NO_THROW(check_model_config(config));
+  EXPECT_NO_THROW(read_back(config));
   config.layers = 0;
-  EXPECT_THROW(check_model_config(config), Error);
+  EXPECT_THROW(read_back(config), Error);
 }
 
 TEST(ModelConfig, ItsYamlHoldsTheSectionAlone) {
