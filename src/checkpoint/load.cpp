@@ -238,7 +238,7 @@ std::optional<Loaded> load(const fs::path& dir, const State& state, const LoadOp
   std::string text;
   for (const std::string& warning : warnings) text += "\n  " + warning;
   fail(ExitCode::checkpoint,
-       "none of the {} checkpoints in {} is intact; restore one from a copy, or move them away to start anew:{}",
+       "none of the {} checkpoints in {} is intact; restore one from a copy, or start anew in another run folder:{}",
        found.size(), dir.string(), text);
 }
 

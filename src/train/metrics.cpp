@@ -13,6 +13,8 @@
 namespace t6::train {
 namespace {
 
+constexpr uint64_t kMaxLogBytes = uint64_t{4} << 30;
+
 // Milliseconds from a second on with their unit of people: "512 ms", "9.4 ms", "12.3s".
 std::string step_time(double ms) {
   if (std::isfinite(ms) && ms >= 0 && ms < 9.95) return fmt::format("{:.1f} ms", ms);
@@ -20,14 +22,26 @@ std::string step_time(double ms) {
 }
 
 // The step of a line, or nothing when it is no object with a whole "step" that is not negative.
-std::optional<int64_t> step_of(std::string_view line) {
-  const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+std::optional<int64_t> step_of(const Json& json) {
   if (!json.is_object()) return std::nullopt;
   const auto step = json.find("step");
   if (step == json.end() || !step->is_number_unsigned()) return std::nullopt;
   const auto value = step->get<uint64_t>();
   if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return std::nullopt;
   return static_cast<int64_t>(value);
+}
+
+// Calls visit(line, step) for each line with a step.
+template <class Visit>
+void for_each_line(const std::filesystem::path& path, Visit&& visit) {
+  if (!io::exists(path)) return;
+  const std::string text = io::read_text(path, kMaxLogBytes);
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    const Json line = Json::parse(std::string_view(text).substr(at, end - at), nullptr, /*allow_exceptions=*/false);
+    if (const std::optional<int64_t> step = step_of(line)) visit(line, *step);
+    at = end + 1;
+  }
 }
 
 template <class T>
@@ -93,7 +107,7 @@ std::string console_line(const ValidationMetrics& m) {
 
 int64_t keep_lines_until(const std::filesystem::path& path, int64_t last_step) {
   if (!io::exists(path)) return -1;
-  const std::string text = io::read_text(path, uint64_t{4} << 30);
+  const std::string text = io::read_text(path, kMaxLogBytes);
   std::string kept;
   int64_t last_kept = -1;
   size_t number = 0;
@@ -102,7 +116,7 @@ int64_t keep_lines_until(const std::filesystem::path& path, int64_t last_step) {
     const size_t end = std::min(text.find('\n', at), text.size());
     const std::string_view line = std::string_view(text).substr(at, end - at);
     at = end + 1;
-    const std::optional<int64_t> step = step_of(line);
+    const std::optional<int64_t> step = step_of(Json::parse(line, nullptr, /*allow_exceptions=*/false));
     if (!step && at < text.size()) {
       log::warn("{}:{}: expected a JSON object with a step, got '{}'; the line is removed", path.string(), number,
                 line.substr(0, 40));
@@ -113,6 +127,16 @@ int64_t keep_lines_until(const std::filesystem::path& path, int64_t last_step) {
   }
   if (kept != text) io::write_text_atomically(path, kept);
   return last_kept;
+}
+
+LoggedRun read_logged_run(const std::filesystem::path& folder) {
+  LoggedRun logged;
+  for_each_line(folder / "metrics.jsonl", [&](const Json&, int64_t step) { logged.last_step = step; });
+  for_each_line(folder / "timing.jsonl", [&](const Json& line, int64_t step) {
+    const auto event = line.find("event");
+    if (event != line.end() && *event == "checkpoint") logged.saved_step = step;
+  });
+  return logged;
 }
 
 MetricsWriter::MetricsWriter(const std::filesystem::path& folder, std::optional<int64_t> resumed_step)
@@ -156,13 +180,6 @@ void MetricsWriter::validation(const ValidationMetrics& m) {
   timing["ms"] = m.ms;
   timing["time"] = unix_seconds();
   write(timing_, timing);
-}
-
-void MetricsWriter::event(int64_t step, std::string_view name, const Json& fields) {
-  Json line = line_of("event", step);
-  line["event"] = name;
-  add_fields(line, fields);
-  write(metrics_, line);
 }
 
 void MetricsWriter::process_event(int64_t step, std::string_view name, const Json& fields) {

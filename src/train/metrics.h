@@ -7,7 +7,6 @@
 // metrics.jsonl
 //   {"kind":"train","step":1200,"loss":3.21,"lr":0.0006,"grad_norm":0.42,"clip":1.0,"tokens":589824000,"data_hash":"…"}
 //   {"kind":"validation","step":1200,"loss":3.19,"tokens":589824000,"validation_tokens":1048576}
-//   {"kind":"event","step":1201,"event":"skipped","reason":"…"}
 // timing.jsonl
 //   {"kind":"train","step":1200,"ms":512.1,"tokens_per_second":959000.0,"mfu":0.412,"memory":33500000000,"time":1.7e9}
 //   {"kind":"validation","step":1200,"ms":…,"time":…}
@@ -76,9 +75,6 @@ class MetricsWriter {
 
   void train(const StepMetrics& metrics);
   void validation(const ValidationMetrics& metrics);
-  // What follows from data and weights: a skipped step, a spike, an early stop. `fields` is an object whose members are
-  // added.
-  void event(int64_t step, std::string_view name, const Json& fields);
   // What happened to the process: start, resume, checkpoint, signal. In timing.jsonl.
   void process_event(int64_t step, std::string_view name, const Json& fields);
 
@@ -94,6 +90,14 @@ class MetricsWriter {
   AppendFile metrics_;
   AppendFile timing_;
 };
+
+// What the files of a run folder say of the starts before.
+struct LoggedRun {
+  int64_t last_step = -1;             // of metrics.jsonl; -1: none
+  std::optional<int64_t> saved_step;  // the last checkpoint that timing.jsonl tells of
+};
+// Lines that are torn or no JSON objects with a whole "step" do not count. Error(io).
+LoggedRun read_logged_run(const std::filesystem::path& folder);
 
 // Removes lines with a step above `last_step` and lines that are torn or no JSON objects with a whole "step". The file
 // is replaced as a whole, and only when something changes; a missing one is left missing. Returns the last step kept,

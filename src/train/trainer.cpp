@@ -154,7 +154,7 @@ void Trainer::resume() {
     if (policy == ResumePolicy::required) {
       fail(ExitCode::checkpoint, "checkpoint.resume is `require`, but {} holds no checkpoint", folder.string());
     }
-    model_.parameters().initialise(static_cast<uint64_t>(config_.run.seed));
+    start_anew();
   }
   const data::BatchPlan plan{.global_batch = static_cast<uint64_t>(config_.train.global_batch),
                              .micro_batch = static_cast<uint64_t>(config_.train.micro_batch)};
@@ -176,6 +176,24 @@ MicroBatch Trainer::next_batch() {
 uint64_t Trainer::tokens_seen() const {
   return static_cast<uint64_t>(position_.step * config_.train.global_batch * config_.model.context);
 }
+// Without a checkpoint: right for a new run and for one that was killed before its first save, but not for one whose
+// checkpoints are gone.
+void Trainer::start_anew() {
+  const RunPaths& paths = folder_.paths();
+  const LoggedRun logged = read_logged_run(paths.root);
+  if (logged.saved_step) {
+    fail(ExitCode::checkpoint,
+         "{} says that a checkpoint of step {} was saved, but {} holds none. Put the checkpoints back; to start anew, "
+         "delete the run {} or choose another run.dir",
+         paths.timing().string(), *logged.saved_step, paths.checkpoints().string(), paths.root.string());
+  }
+  if (logged.last_step > 0) {
+    log::warn("the run ended before its first checkpoint: the {} steps logged in {} are done again", logged.last_step,
+              paths.metrics().string());
+  }
+  model_.parameters().initialise(static_cast<uint64_t>(config_.run.seed));
+}
+
 
 double Trainer::seconds_since_start() const {
   return steady_seconds() - started_;

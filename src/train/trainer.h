@@ -60,6 +60,7 @@ class Trainer {
   StepMetrics finish_step();
   void finish_steps(size_t keep);
   void report(const StepMetrics& metrics);
+  void start_anew();
   void evaluate();
   void save(bool last);
   void save_now();

@@ -215,6 +215,40 @@ TEST_F(RunResume, MicroBatchMustStayWhereItDecidesTheUpdate) {
   }
 }
 
+// R5: a run whose checkpoints are gone is not begun again in silence.
+TEST_F(RunResume, LostCheckpointsAreNoFreshStart) {
+  ASSERT_EQ(train("run").code, 0);
+  fs::rename(checkpoints("run"), folder() / "elsewhere");
+  for (const Overrides& overrides : {Overrides{}, Overrides{"checkpoint.resume=never"}}) {
+    const auto log = metrics("run");
+    const Outcome outcome = train("run", overrides);
+    EXPECT_EQ(outcome.code, 4) << outcome.err;
+    EXPECT_TRUE(contains(outcome.err, fmt::format("a checkpoint of step {} was saved", kSteps)));
+    EXPECT_TRUE(contains(outcome.err, "run.dir"));
+    EXPECT_EQ(metrics("run"), log);
+  }
+  fs::remove_all(checkpoints("run"));
+  fs::rename(folder() / "elsewhere", checkpoints("run"));
+  EXPECT_EQ(train("run").code, 0);
+}
+
+TEST_F(RunResume, AKillBeforeTheFirstCheckpointSaysWhatIsDoneAgain) {
+  const Overrides late = {"checkpoint.every=0", "train.steps=100000000", "schedule.kind=constant",
+                          "evaluation.every=0"};
+  const pid_t child = start("run", late);
+  const double limit = seconds_now() + 60;
+  while (last_logged("run") < 20 && seconds_now() < limit) sleep_for(0.002);
+  ::kill(child, SIGKILL);
+  finish(child);
+  const int64_t logged = last_logged("run");
+  ASSERT_GE(logged, 20);
+  const Outcome outcome = train("run");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_TRUE(contains(outcome.err, fmt::format("the {} steps logged", logged)));
+  ASSERT_EQ(train("reference").code, 0);
+  expect_equal_runs("run", "reference");
+}
+
 TEST_F(RunResume, PoliciesNeverAndRequire) {
   EXPECT_EQ(train("run", {"checkpoint.resume=require"}).code, 4);
   kill_after("run", 5);

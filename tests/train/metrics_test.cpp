@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <csignal>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -42,7 +43,6 @@ void do_step(MetricsWriter& writer, int64_t step, double ms) {
   m.step_ms = ms;
   writer.train(m);
   if (step % 4 == 0) writer.validation({step, m.loss + 0.1, m.tokens_seen, 1000, ms});
-  if (step == 6) writer.event(step, "skipped", {{"reason", "norm"}});
 }
 
 TEST(ConsoleLine, HasTheAgreedForm) {
@@ -95,11 +95,9 @@ TEST_F(MetricsTest, LinesHoldExactNumbersAndNoTimes) {
   m.step_ms = 12.5;
   m.mfu = 0.25;
   writer.train(m);
-  writer.event(1, "spike", {{"step", 99}, {"factor", 3}});
-  writer.process_event(1, "checkpoint", {{"bytes", 12}});
+  writer.process_event(1, "checkpoint", {{"step", 99}, {"bytes", 12}});
   EXPECT_EQ(log_text(),
-            "{\"kind\":\"train\",\"step\":1,\"loss\":0.30000000000000004,\"lr\":null,\"clip\":0.5,\"tokens\":4096}\n"
-            "{\"kind\":\"event\",\"step\":1,\"event\":\"spike\",\"factor\":3}\n");
+            "{\"kind\":\"train\",\"step\":1,\"loss\":0.30000000000000004,\"lr\":null,\"clip\":0.5,\"tokens\":4096}\n");
   const std::string timing = io::read_text(folder_ / "timing.jsonl");
   EXPECT_EQ(timing.find("{\"kind\":\"train\",\"step\":1,\"ms\":12.5,\"mfu\":0.25,\"time\":"), 0U) << timing;
   EXPECT_NE(timing.find("{\"kind\":\"process\",\"step\":1,\"event\":\"checkpoint\",\"bytes\":12,\"time\":"),
@@ -176,8 +174,31 @@ TEST_F(MetricsTest, TimingKeepsItsHistory) {
 
 TEST_F(MetricsTest, TextThatIsNoUtf8DoesNotEndTheRun) {
   MetricsWriter writer(folder_, std::nullopt);
-  writer.event(1, "note", {{"file", "a\xff"}});
-  EXPECT_TRUE(nlohmann::json::accept(log_text()));
+  writer.process_event(1, "note", {{"file", "a\xff"}});
+  EXPECT_TRUE(nlohmann::json::accept(io::read_text(folder_ / "timing.jsonl")));
+}
+
+TEST_F(MetricsTest, SaysHowFarTheStartsBeforeCame) {
+  const LoggedRun none = read_logged_run(folder_);
+  EXPECT_EQ(none.last_step, -1);
+  EXPECT_FALSE(none.saved_step);
+  {
+    MetricsWriter writer(folder_, std::nullopt);
+    writer.process_event(0, "start", Json::object());
+    for (int64_t step = 1; step <= 5; ++step) do_step(writer, step, 10);
+  }
+  EXPECT_EQ(read_logged_run(folder_).last_step, 5);
+  EXPECT_FALSE(read_logged_run(folder_).saved_step);
+  {
+    MetricsWriter writer(folder_, 5);
+    writer.process_event(5, "checkpoint", {{"bytes", 12}});
+    do_step(writer, 6, 10);
+  }
+  for (const char* name : {"metrics.jsonl", "timing.jsonl"}) {
+    std::ofstream(folder_ / name, std::ios::app) << "{\"kind\":\"train\",\"step\":7,\"lo";  // a kill
+  }
+  EXPECT_EQ(read_logged_run(folder_).last_step, 6);
+  EXPECT_EQ(read_logged_run(folder_).saved_step, 5);
 }
 
 // A limit on file sizes, as a full disk: part of a write goes through, then it fails.
