@@ -16,8 +16,8 @@ namespace t6::train {
 nlohmann::ordered_json describe_environment(std::span<const std::string> arguments,
                                             const std::vector<std::pair<std::string, std::string>>& libraries);
 
-// The same without what differs between two starts of one program on one machine: date, process, command line, folder.
-// For comparison.
+// The same without what differs between two starts of one program on one machine: date, process, command line, folder,
+// a measured peak. For comparison.
 nlohmann::ordered_json lasting_environment(const nlohmann::ordered_json& environment);
 
 }  // namespace t6::train

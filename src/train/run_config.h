@@ -213,7 +213,8 @@ struct LoggingSection {
 
   template <class V>
   void fields(V& v) {
-    v.field("every", every, "steps between log lines", config::range(1, 1e9));
+    v.field("every", every, "steps between lines of the console and train.log; the files have every step",
+            config::range(1, 1e9));
     v.field("tensorboard", tensorboard, "write TensorBoard event files to the run folder");
   }
   bool operator==(const LoggingSection&) const = default;

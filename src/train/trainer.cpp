@@ -76,6 +76,7 @@ Trainer::Trainer(const RunConfig& config, std::span<const std::string> arguments
       device_(choose_device(config.run.device)),
       folder_(RunFolder::open(config.run.dir)),
       started_(steady_seconds()),
+      loop_started_(started_),
       model_(config.model) {
   if (config_.run.threads > 0) omp_set_num_threads(static_cast<int>(config_.run.threads));
   folder_.start_log();
@@ -86,6 +87,11 @@ void Trainer::prepare(std::span<const std::string> arguments) {
   open_data();
 
   const DType compute = compute_dtype(config_);
+  if (device_.is_cpu()) {
+    // While the machine is idle: before the loader's threads, and before memory is counted.
+    peak_ = measure_cpu_peak(compute);
+    memory::reset_peak();
+  }
   const ModelCounts counts = count(model_);
   flops_per_token_ = counts.flops_causal;
   const MemoryEstimate memory = estimate_memory(model_, config_.train.micro_batch, compute, config_.train.recompute);
@@ -100,7 +106,8 @@ void Trainer::prepare(std::span<const std::string> arguments) {
                                      .clip_norm = config_.optimizer.clip_norm,
                                      .cuda_graph = config_.train.cuda_graph});
 
-  const Json environment = describe_environment(arguments, {{"oneDNN", matmul_library_version()}});
+  Json environment = describe_environment(arguments, {{"oneDNN", matmul_library_version()}});
+  if (peak_) environment["peak"] = to_json(*peak_);
   facts_ = run_facts(config_, *train_shards_, environment);
   checkpoint::open_folder(folder_.paths().checkpoints());
   resume();
@@ -108,10 +115,14 @@ void Trainer::prepare(std::span<const std::string> arguments) {
   checkpoint::require_space(folder_.paths().checkpoints(), state());
 
   // From here on the run is changed.
-  folder_.write_config(to_yaml(config_));
+  const std::string yaml = to_yaml(config_);
+  folder_.write_config(yaml);
   folder_.write_environment(environment);
   metrics_.emplace(folder_.paths().root, resumed_from_);
-  if (config_.logging.tensorboard) tensorboard_.emplace(folder_.paths().tensorboard(), resumed_from_);
+  if (config_.logging.tensorboard) {
+    tensorboard_.emplace(folder_.paths().tensorboard(), resumed_from_);
+    tensorboard_->text(resumed_from_.value_or(0), "config", yaml);
+  }
   result_.folder = folder_.paths().root;
 }
 
@@ -167,15 +178,6 @@ void Trainer::resume() {
                           .threads = static_cast<uint32_t>(config_.data.readers)});
 }
 
-MicroBatch Trainer::next_batch() {
-  const data::Batch& batch = loader_->next();
-  const Shape shape{config_.train.micro_batch, config_.model.context};
-  return {Tensor::from<int32_t>(shape, batch.tokens), Tensor::from<int32_t>(shape, batch.targets)};
-}
-
-uint64_t Trainer::tokens_seen() const {
-  return static_cast<uint64_t>(position_.step * config_.train.global_batch * config_.model.context);
-}
 // Without a checkpoint: right for a new run and for one that was killed before its first save, but not for one whose
 // checkpoints are gone.
 void Trainer::start_anew() {
@@ -194,6 +196,15 @@ void Trainer::start_anew() {
   model_.parameters().initialise(static_cast<uint64_t>(config_.run.seed));
 }
 
+MicroBatch Trainer::next_batch() {
+  const data::Batch& batch = loader_->next();
+  const Shape shape{config_.train.micro_batch, config_.model.context};
+  return {Tensor::from<int32_t>(shape, batch.tokens), Tensor::from<int32_t>(shape, batch.targets)};
+}
+
+uint64_t Trainer::tokens_seen() const {
+  return static_cast<uint64_t>(position_.step * config_.train.global_batch * config_.model.context);
+}
 
 double Trainer::seconds_since_start() const {
   return steady_seconds() - started_;
@@ -235,8 +246,9 @@ StepMetrics Trainer::finish_step() {
   metrics.data_hash = step.consumed.hex();
   metrics.step_ms = seconds * 1000;
   metrics.tokens_per_second = static_cast<double>(config_.train.global_batch * config_.model.context) / seconds;
+  if (peak_) metrics.mfu = model_flops_utilisation(*peak_, flops_per_token_, *metrics.tokens_per_second);
   metrics.memory_bytes = device_.is_cuda() ? gpu::peak_bytes() : memory::usage().peak;
-  const double pace = seconds_since_start() / static_cast<double>(step.step - resumed_from_.value_or(0));
+  const double pace = (steady_seconds() - loop_started_) / static_cast<double>(step.step - resumed_from_.value_or(0));
   metrics.eta_seconds = pace * static_cast<double>(config_.train.steps - step.step);
   slowest_step_ = std::max(slowest_step_, seconds);
   return metrics;
@@ -249,10 +261,10 @@ void Trainer::finish_steps(size_t keep) {
 
 void Trainer::report(const StepMetrics& metrics) {
   metrics_->train(metrics);
+  if (tensorboard_) tensorboard_->train(metrics);
   const bool first = metrics.step == resumed_from_.value_or(0) + 1, last = metrics.step == config_.train.steps;
   if (!due(config_.logging.every, metrics.step) && !first && !last) return;
   log::info("{}", console_line(metrics));
-  if (tensorboard_) tensorboard_->train(metrics);
 }
 
 // Before the first step, as often as the config says, and after the last step. Always before the checkpoint of the same
@@ -364,6 +376,16 @@ TrainResult Trainer::run() {
   return logged([this] { return train(); });
 }
 
+// The loss log is complete before a checkpoint is; the curves are no reason for a run to fail.
+void Trainer::write_out_curves() {
+  if (!tensorboard_) return;
+  try {
+    tensorboard_->sync();
+  } catch (const Error& error) {
+    log::warn("the last points of the TensorBoard curves are not written: {}", error.what());
+  }
+}
+
 TrainResult Trainer::train() {
   Progress progress({.label = "train",
                      .unit = "step",
@@ -373,6 +395,7 @@ TrainResult Trainer::train() {
                      .summary = false});
   metrics_->process_event(position_.step, resumed_from_ ? "resume" : "start", Json::object());
   if (!resumed_from_ && evaluation_due(0)) evaluate();
+  loop_started_ = steady_seconds();
 
   std::optional<StopReason> reason;
   while (!(reason = stop_reason())) {
@@ -388,6 +411,7 @@ TrainResult Trainer::train() {
   finish_steps(0);
   progress.finish();
   save(/*last=*/true);
+  write_out_curves();
   result_.reason = *reason;
   result_.signal = signals_.received();
   result_.steps = position_.step;

@@ -14,6 +14,7 @@
 #include "train/evaluation.h"
 #include "train/metrics.h"
 #include "train/optimizer.h"
+#include "train/peak.h"
 #include "train/run_config.h"
 #include "train/run_folder.h"
 #include "train/signals.h"
@@ -54,13 +55,14 @@ class Trainer {
   auto logged(Work&& work);
   void prepare(std::span<const std::string> arguments);
   TrainResult train();
+  void write_out_curves();
   void open_data();
   void resume();
+  void start_anew();
   void begin_step();
   StepMetrics finish_step();
   void finish_steps(size_t keep);
   void report(const StepMetrics& metrics);
-  void start_anew();
   void evaluate();
   void save(bool last);
   void save_now();
@@ -86,7 +88,8 @@ class Trainer {
   RunConfig config_;
   Device device_;
   RunFolder folder_;
-  double started_;
+  double started_;       // the process's work
+  double loop_started_;  // after the first evaluation
   Transformer model_;
   std::optional<AdamW> optimizer_;
   std::optional<TrainingStep> training_step_;
@@ -95,7 +98,8 @@ class Trainer {
   std::unique_ptr<data::Loader> loader_;
   std::optional<MetricsWriter> metrics_;
   std::optional<TensorBoardWriter> tensorboard_;
-  double flops_per_token_ = 0;
+  double flops_per_token_ = 0;  // causal convention
+  std::optional<DevicePeak> peak_;
 
   RunPosition position_;  // of the last step that was asked for; its loss: of the last one finished
   std::deque<Unfinished> unfinished_;

@@ -121,6 +121,74 @@ TEST_F(RunCommands, FromTextToAModelThatWrites) {
   EXPECT_TRUE(contains(expect_ok({"plot", "runs/tiny"}).out, "tiny"));
 }
 
+size_t count_of(const std::string& text, const std::string& part) {
+  size_t count = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + part.size())) ++count;
+  return count;
+}
+
+// The fraction of the measured peak, and points of every step in the event file, however rarely the console has a line.
+TEST_F(RunCommands, AWholeRunSaysItsMfuEverywhere) {
+  make_data();
+  const Outcome train = expect_ok({"train", "--config", "tiny.yaml", "logging.every=20"});
+  EXPECT_EQ(count_of(train.err, " | mfu "), 3) << train.err;  // steps 1, 20, 30
+  EXPECT_FALSE(contains(train.err, "mfu 0.0%"));
+
+  const json peak = json::parse(read("runs/tiny/env.json")).at("peak");
+  EXPECT_EQ(peak.at("device"), "cpu");
+  EXPECT_EQ(peak.at("precision"), "f32");
+  EXPECT_TRUE(peak.at("source").get<std::string>().starts_with("measured")) << peak;
+  EXPECT_GT(peak.at("flops_per_second"), 1e9);
+  const json info = json::parse(expect_ok({"info", "tiny.yaml", "--json"}).out);
+  const double flops = info.at("models").at(0).at("flops_per_token_causal");
+  std::istringstream timing(read("runs/tiny/timing.jsonl"));
+  int steps = 0;
+  for (std::string text; std::getline(timing, text);) {
+    const json line = json::parse(text);
+    if (line.at("kind") != "train") continue;
+    ++steps;
+    const double mfu = line.at("mfu"), pace = line.at("tokens_per_second");
+    EXPECT_GT(mfu, 0);
+    EXPECT_LT(mfu, 1);
+    EXPECT_NEAR(mfu / (flops * pace / peak.at("flops_per_second").get<double>()), 1, 1e-9);
+  }
+  EXPECT_EQ(steps, 30);
+
+  std::string events;
+  for (const auto& entry : std::filesystem::directory_iterator(folder() / "runs/tiny/tensorboard")) {
+    events += read(std::filesystem::relative(entry.path(), folder()).string());
+  }
+  EXPECT_EQ(count_of(events, "timing/mfu"), 30);
+  EXPECT_EQ(count_of(events, "train/loss"), 30);
+  EXPECT_TRUE(events.find(read("runs/tiny/resolved.yaml")) != std::string::npos) << "no config among the texts";
+
+  // Another start measures another peak, and that is no other machine.
+  expect_ok({"train", "--config", "tiny.yaml"});
+  EXPECT_FALSE(std::filesystem::exists(folder() / "runs/tiny/env.json.1"));
+  const json bf16 = json::parse([&] {
+    expect_ok({"train", "--config", "tiny.yaml", "train.precision=bf16", "run.dir=bf16", "train.steps=3"});
+    return read("bf16/env.json");
+  }());
+  EXPECT_EQ(bf16.at("peak").at("precision"), "bf16");
+}
+
+// With the tensorboard package (python3 or the interpreter named by T6_PYTHON): a whole run, and one that was resumed.
+TEST_F(RunCommands, TheTensorBoardPackageReadsWholeRuns) {
+  make_data();
+  expect_ok({"train", "--config", "tiny.yaml", "run.dir=whole", "logging.every=20"});
+  expect_ok({"train", "--config", "tiny.yaml", "run.dir=parts", "train.steps=17"});
+  expect_ok({"train", "--config", "tiny.yaml", "run.dir=parts", "logging.every=20"});
+  const char* python = std::getenv("T6_PYTHON");
+  const std::string command = std::string(python != nullptr ? python : "python3") + " '" + T6_SOURCE_DIR +
+                              "/scripts/check_tensorboard.py' '" + (folder() / "whole").string() + "' '" +
+                              (folder() / "parts").string() + "'";
+  const int status = std::system(command.c_str());
+  ASSERT_TRUE(WIFEXITED(status));
+  if (WEXITSTATUS(status) == 77 || WEXITSTATUS(status) == 127)
+    GTEST_SKIP() << "no python3 with the tensorboard package";
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+}
+
 TEST_F(RunCommands, BadOptionsOfGenerateExit2) {
   make_data();
   expect_ok({"train", "--config", "tiny.yaml", "train.steps=3"});
