@@ -73,6 +73,58 @@ TEST_P(TrainingStepOfKind, AGraphChangesNoLoss) {
 INSTANTIATE_TEST_SUITE_P(EveryKind, TrainingStepOfKind, testing::ValuesIn(kAttentionKinds),
                          [](const auto& p) { return std::string(kAttentionKindNames[static_cast<size_t>(p.param)]); });
 
+// Something to learn: each id mostly decides the next.
+MicroBatch predictable_batch(int64_t step) {
+  const Philox rng(11, RngPurpose::test, static_cast<uint64_t>(step));
+  const Shape shape{4, 16};
+  std::vector<int32_t> tokens, targets;
+  for (int64_t row = 0; row < shape[0]; ++row) {
+    auto id = static_cast<int32_t>(rng.below(tokens.size(), 37));
+    for (int64_t t = 0; t < shape[1]; ++t) {
+      tokens.push_back(id);
+      const auto noise = static_cast<int32_t>(rng.below(1000 + tokens.size(), 3));
+      id = (5 * id + noise) % 37;
+      targets.push_back(id);
+    }
+  }
+  return {Tensor::from<int32_t>(shape, tokens), Tensor::from<int32_t>(shape, targets)};
+}
+
+// Initial weights as in training, a warm-up, 200 steps.
+std::vector<double> curve(Device device, DType compute) {
+  ModelConfig config = test::small_model_config(AttentionKind::tpa);
+  config.width = 32;
+  Transformer model(config);
+  model.allocate(compute, device);
+  model.parameters().initialise(1);
+  AdamW optimizer(model.parameters(), OptimizerSection{});
+  TrainingStep step(model, optimizer, {.cuda_graph = true});
+  std::vector<double> losses;
+  for (int64_t i = 1; i <= 200; ++i) {
+    step.run(i, 3e-3 * std::min(1.0, static_cast<double>(i) / 20), [&] { return predictable_batch(i); });
+    losses.push_back(step.finish().loss);
+  }
+  return losses;
+}
+
+double mean_of(const std::vector<double>& losses, size_t begin, size_t count) {
+  double sum = 0;
+  for (size_t i = begin; i < begin + count; ++i) sum += losses[i];
+  return sum / static_cast<double>(count);
+}
+
+TEST(TrainingStep, CurvesOfTwoHundredStepsAgree) {
+  const std::vector<double> expected = curve(kCpu, DType::f32);
+  const std::vector<double> f32 = curve(test::test_device(), DType::f32);
+  const std::vector<double> bf16 = curve(test::test_device(), DType::bf16);
+  EXPECT_LT(mean_of(expected, 180, 20), 0.6 * mean_of(expected, 0, 20));  // it learns
+  for (size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(f32[i], expected[i], 1e-3 * expected[i]) << "step " << i + 1;
+  for (size_t at = 0; at < 200; at += 20) {
+    EXPECT_NEAR(mean_of(bf16, at, 20), mean_of(expected, at, 20), 1e-2 * mean_of(expected, at, 20))
+        << "from step " << at;
+  }
+}
+
 TEST(TrainingStep, ResultsMayBeFetchedOneStepLate) {
   const std::vector<double> expected = Trial(AttentionKind::tpa, test::test_device(), {}).losses(4);
   Trial late(AttentionKind::tpa, test::test_device(), {});
