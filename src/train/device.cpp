@@ -1,6 +1,10 @@
 #include "train/device.h"
 
+#include <nlohmann/json.hpp>
+
 #include "base/error.h"
+#include "ops/attention_backend.h"
+#include "ops/matmul.h"
 #include "tensor/gpu.h"
 
 namespace t6::train {
@@ -15,6 +19,26 @@ Device choose_device(DeviceChoice choice) {
     fail(ExitCode::usage, "run.device: cuda asks for a GPU, but {}; write `run.device: cpu` or auto", gpu::why_none());
   }
   return kCpu;
+}
+
+void set_determinism(Determinism determinism) {
+  const bool strict = determinism == Determinism::strict;
+  set_matmul_choice(strict ? MatmulChoice::first : MatmulChoice::timed);
+  AttentionBackend attention = attention_backend();
+  attention.deterministic = strict;
+  set_attention_backend(attention);
+}
+
+nlohmann::ordered_json describe_gpu(Device device) {
+  const gpu::Info info = gpu::info(device.index);
+  return {{"name", info.name},
+          {"compute_capability", info.compute_capability},
+          {"multiprocessors", info.multiprocessors},
+          {"memory", info.memory_bytes},
+          {"driver", info.driver},
+          {"runtime", info.runtime},
+          {"cublasLt", gpu_matmul_library_version()},
+          {"attention", describe_attention_backend()}};
 }
 
 }  // namespace t6::train

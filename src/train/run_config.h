@@ -37,11 +37,17 @@ constexpr std::array<std::string_view, 3> config_names(DeviceChoice) {
   return {"auto", "cpu", "cuda"};
 }
 
+enum class Determinism { standard, strict };
+constexpr std::array<std::string_view, 2> config_names(Determinism) {
+  return {"default", "strict"};
+}
+
 struct RunSection {
   std::string dir = "runs/run";
   int64_t seed = 0;
   DeviceChoice device = DeviceChoice::automatic;
   int64_t threads = 0;
+  Determinism determinism = Determinism::standard;
 
   template <class V>
   void fields(V& v) {
@@ -49,6 +55,8 @@ struct RunSection {
     v.field("seed", seed, "of initial weights, data order and sampling", config::range(0, 9e15));
     v.field("device", device, "where to compute; auto: a GPU when there is one");
     v.field("threads", threads, "CPU threads a rank; 0: all it may use", config::range(0, 4096));
+    v.field("determinism", determinism,
+            "strict: steps on a GPU repeat bit for bit, without algorithms chosen by the clock; a CPU always does");
   }
   bool operator==(const RunSection&) const = default;
 };

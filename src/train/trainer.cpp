@@ -79,6 +79,7 @@ Trainer::Trainer(const RunConfig& config, std::span<const std::string> arguments
       loop_started_(started_),
       model_(config.model) {
   if (config_.run.threads > 0) omp_set_num_threads(static_cast<int>(config_.run.threads));
+  set_determinism(config_.run.determinism);
   folder_.start_log();
   logged([&] { prepare(arguments); });
 }
@@ -108,6 +109,7 @@ void Trainer::prepare(std::span<const std::string> arguments) {
 
   Json environment = describe_environment(arguments, {{"oneDNN", matmul_library_version()}});
   if (peak_) environment["peak"] = to_json(*peak_);
+  if (device_.is_cuda()) environment["gpu"] = describe_gpu(device_);
   facts_ = run_facts(config_, *train_shards_, environment);
   checkpoint::open_folder(folder_.paths().checkpoints());
   resume();

@@ -34,7 +34,10 @@ constexpr std::array kDecidingFacts{"t6/commit",
                                     "cpu/instruction_sets",
                                     "libraries/oneDNN",
                                     "libraries/openmp",
-                                    "threads/omp_max_threads"};
+                                    "threads/omp_max_threads",
+                                    "gpu/name",
+                                    "gpu/cublasLt",
+                                    "gpu/attention"};
 
 // Of the number of tokens of every shard and the first of them, in order: the same wherever and in whatever form the
 // shards lie.
