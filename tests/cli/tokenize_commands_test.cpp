@@ -82,8 +82,8 @@ TEST_F(TokenizeCommands, AnErrorEndsTheReadingOfAnOpenPipe) {
     ::waitpid(child, nullptr, 0);
     FAIL() << "still waits for its input after 30 s";
   }
-  EXPECT_EQ(WEXITSTATUS(status), 3) << read("stderr.txt");
-  EXPECT_TRUE(contains(read("stderr.txt"), "standard input:1: this line is not valid JSON"));
+  EXPECT_EQ(WEXITSTATUS(status), 3) << read(test::kStandardError);
+  EXPECT_TRUE(contains(read(test::kStandardError), "standard input:1: this line is not valid JSON"));
 }
 
 TEST_F(TokenizeCommands, TurnsTextAndJsonLinesIntoShards) {
