@@ -3,7 +3,7 @@
 #
 #   scripts/test.sh                   everything
 #   scripts/test.sh --quick           without the tests that kill processes again and again
-#   scripts/test.sh --preset NAME     cpu (default), cuda or asan of CMakePresets.json
+#   scripts/test.sh --preset NAME     cpu (default), cuda, emulated or asan of CMakePresets.json
 #   scripts/test.sh -R 'ops\.'        any other argument goes to ctest
 #
 # JOBS sets how many compilers and tests run at once (default: the processors).
@@ -15,7 +15,7 @@ ctest_arguments=()
 while [ $# -gt 0 ]; do
   case "$1" in
     --quick) ctest_arguments+=(-LE '^kill$') ;;
-    --preset) preset=${2:?"--preset needs a name: cpu, cuda or asan"}; shift ;;
+    --preset) preset=${2:?"--preset needs a name: cpu, cuda, emulated or asan"}; shift ;;
     -h | --help) sed -n '2,9{s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
     *) ctest_arguments+=("$1") ;;
   esac
