@@ -113,6 +113,8 @@ run_bench() {
   for kind in tpa mha; do
     "$bundle/bin/t6" bench train --config "configs/t6_${kind}_small.yaml" --device cuda --precision bf16 --batch 24 --steps 5 --profile \
       > "$report/profile_${kind}_small.txt" 2>&1 || true
+    "$bundle/bin/t6" bench ops --config "configs/t6_${kind}_small.yaml" --device cuda --precision bf16 --batch 24 \
+      > "$report/ops_${kind}_small.txt" 2>&1 || true
   done
 }
 

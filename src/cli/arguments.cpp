@@ -84,6 +84,12 @@ void add_device(CLI::App* command, DeviceChoice& device) {
       ->default_str("auto");
 }
 
+void add_device(CLI::App* command, std::optional<DeviceChoice>& device) {
+  command->add_option("--device", device, "where to compute; without it the config's run.device")
+      ->type_name("DEVICE")
+      ->transform(one_of({"auto", "cpu", "cuda"}));
+}
+
 std::string unescape(const std::string& text, const std::string& option) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {

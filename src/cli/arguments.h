@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,8 @@ CLI::Validator one_of(std::vector<std::string> names);
 
 // Adds `--device auto|cpu|cuda`.
 void add_device(CLI::App* command, DeviceChoice& device);
+// The same where the config says it otherwise.
+void add_device(CLI::App* command, std::optional<DeviceChoice>& device);
 
 // The text with \n, \t, \f, \r, \0 and \\ taken as in C. Error(usage) naming `option` for any other escape.
 std::string unescape(const std::string& text, const std::string& option);

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "cli/arguments.h"
 #include "cli/output.h"
+#include "cli/profile_table.h"
 #include "ops/matmul.h"
 #include "ops/matmul_bench.h"
 #include "tensor/gpu.h"
@@ -23,10 +24,6 @@ struct MatmulOptions {
 };
 
 constexpr int64_t kMaxSize = 1 << 16;
-
-std::string rate(double gflops) {
-  return gflops < 1e4 ? fmt::format("{:.0f} GFLOP/s", gflops) : fmt::format("{:.1f} TFLOP/s", gflops * 1e-3);
-}
 
 int bench_matmul_on_gpu(const MatmulOptions& options) {
   if (gpu::count() == 0) fail(ExitCode::usage, "--device cuda: expected a GPU, but {}", gpu::why_none());
@@ -47,8 +44,11 @@ int bench_matmul_on_gpu(const MatmulOptions& options) {
                 {"algorithms", algorithms}});
     return 0;
   }
-  std::vector<std::pair<std::string, std::string>> lines{
-      {"device", name}, {"library", library}, {"size", std::to_string(size)}, {"f32", rate(f32)}, {"bf16", rate(bf16)}};
+  std::vector<std::pair<std::string, std::string>> lines{{"device", name},
+                                                         {"library", library},
+                                                         {"size", std::to_string(size)},
+                                                         {"f32", product_rate(f32)},
+                                                         {"bf16", product_rate(bf16)}};
   for (const std::string& algorithm : algorithms) lines.emplace_back("algorithm", algorithm);
   print(label_lines(lines));
   return 0;
@@ -64,7 +64,7 @@ int bench_matmul(const MatmulOptions& options) {
     print_json({{"device", "cpu"}, {"threads", threads}, {"size", size}, {"gflops_f32", f32}, {"gflops_bf16", bf16}});
     return 0;
   }
-  print(label_lines({{"threads", std::to_string(threads)}, {"f32", rate(f32)}, {"bf16", rate(bf16)}}));
+  print(label_lines({{"threads", std::to_string(threads)}, {"f32", product_rate(f32)}, {"bf16", product_rate(bf16)}}));
   return 0;
 }
 
@@ -100,6 +100,7 @@ void add_bench(CLI::App& root, Context& context) {
                                 "  t6 bench train --config configs/t6_tpa_small.yaml --precision bf16\n"
                                 "  t6 bench tokenizer book.txt --tokenizer tokenizer.tiktoken");
   add_bench_train(*group, context);
+  add_bench_ops(*group, context);
   add_bench_tokenizer(*group, context);
   add_bench_matmul(*group, context);
 }

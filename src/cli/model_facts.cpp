@@ -6,7 +6,7 @@ namespace t6::cli {
 
 ModelFacts model_facts(const RunConfig& config, std::string name) {
   const Transformer model(config.model);
-  const DType compute = config.train.precision == Precision::bf16 ? DType::bf16 : DType::f32;
+  const DType compute = dtype_for(config.train.precision);
   return {.name = std::move(name),
           .model = config.model,
           .counts = count(model),

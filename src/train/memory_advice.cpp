@@ -9,7 +9,7 @@ namespace t6::train {
 namespace {
 
 int64_t estimate(const Transformer& model, const RunConfig& config, int64_t micro_batch, Recompute recompute) {
-  const DType compute = config.train.precision == Precision::bf16 ? DType::bf16 : DType::f32;
+  const DType compute = dtype_for(config.train.precision);
   return estimate_memory(model, micro_batch, compute, recompute).total();
 }
 

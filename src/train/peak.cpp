@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 #include <omp.h>
 
+#include <cctype>
 #include <nlohmann/json.hpp>
 
 #include "ops/matmul_bench.h"
+#include "tensor/gpu.h"
 
 namespace t6::train {
 
@@ -18,6 +20,46 @@ DevicePeak measure_cpu_peak(DType precision) {
           .flops = matmul_peak(precision, threads, kSeconds, kSize) * 1e9,
           .precision = precision,
           .source = fmt::format("measured: best product of {0} x {0} matrices on {1} threads", kSize, threads)};
+}
+
+namespace {
+
+// The first whose word stands in a name counts. TFLOP/s; by NVIDIA's datasheets, whose figures for sparse matrices are
+// twice these.
+struct Card {
+  std::string_view word;
+  double bf16, f32;
+};
+constexpr Card kCards[] = {
+    {"H100 PCIe", 756, 51}, {"H100 NVL", 835, 60}, {"H100", 989, 67},   {"H200 NVL", 835, 60},
+    {"H200", 989, 67},      {"GH200", 989, 67},    {"A100", 312, 19.5}, {"A40", 149.7, 37.4},
+    {"A30", 165, 10.3},     {"A10", 125, 31.2},    {"L40S", 362, 91.6}, {"L4", 121, 30.3},
+};
+
+}  // namespace
+
+std::optional<double> datasheet_flops(const std::string& name, DType precision) {
+  if (name.find(" MIG ") != std::string::npos) return std::nullopt;
+  const auto letter_at = [&](size_t i) { return i < name.size() && std::isalnum(static_cast<unsigned char>(name[i])); };
+  for (const Card& card : kCards) {
+    const size_t at = name.find(card.word);
+    if (at == std::string::npos || (at > 0 && letter_at(at - 1)) || letter_at(at + card.word.size())) continue;
+    return 1e12 * (precision == DType::bf16 ? card.bf16 : card.f32);
+  }
+  return std::nullopt;
+}
+
+DevicePeak device_peak(Device device, DType precision) {
+  if (device.is_cpu()) return measure_cpu_peak(precision);
+  DevicePeak peak{.device = gpu::info(device.index).name, .flops = 0, .precision = precision, .source = "datasheet"};
+  if (const auto flops = datasheet_flops(peak.device, precision)) {
+    peak.flops = *flops;
+  } else {
+    peak.flops = gpu_matmul_peak(device, precision) * 1e9;
+    gpu::release_cached();
+    peak.source = "measured on a large product, as the card is in no list of datasheets";
+  }
+  return peak;
 }
 
 nlohmann::ordered_json to_json(const DevicePeak& peak) {

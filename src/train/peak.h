@@ -2,8 +2,10 @@
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 
+#include "tensor/device.h"
 #include "tensor/dtype.h"
 
 namespace t6::train {
@@ -20,6 +22,13 @@ struct DevicePeak {
 // Measured with matmul() on as many threads as OpenMP would take now: the best of a few large products, about 0.1 s on
 // two cores.
 DevicePeak measure_cpu_peak(DType precision);
+
+// Dense FLOP/s by the datasheet of the card that calls itself `name`: bf16 on tensor cores, f32 without them. Nothing
+// for a card that is not in the list, or for a slice of one.
+std::optional<double> datasheet_flops(const std::string& name, DType precision);
+
+// Of the CPU as measured, of a GPU by its datasheet; a GPU that is not in the list is measured, in about 0.5 s.
+DevicePeak device_peak(Device device, DType precision);
 
 // For env.json.
 nlohmann::ordered_json to_json(const DevicePeak& peak);

@@ -90,6 +90,10 @@ enum class Precision { f32, bf16 };
 constexpr std::array<std::string_view, 2> config_names(Precision) {
   return {"f32", "bf16"};
 }
+// What products read and attention computes in.
+constexpr DType dtype_for(Precision precision) {
+  return precision == Precision::bf16 ? DType::bf16 : DType::f32;
+}
 
 constexpr std::array<std::string_view, 3> config_names(Recompute) {
   return {"none", "attention", "block"};

@@ -29,10 +29,6 @@ RunConfig checked(const RunConfig& config) {
   return config;
 }
 
-DType compute_dtype(const RunConfig& config) {
-  return config.train.precision == Precision::bf16 ? DType::bf16 : DType::f32;
-}
-
 // The tokenizer a config names must fit the model's vocabulary and have made the shards.
 void check_tokenizer(const RunConfig& config, const data::ShardSet& shards) {
   if (!config.data.tokenizer) return;
@@ -87,12 +83,10 @@ Trainer::Trainer(const RunConfig& config, std::span<const std::string> arguments
 void Trainer::prepare(std::span<const std::string> arguments) {
   open_data();
 
-  const DType compute = compute_dtype(config_);
-  if (device_.is_cpu()) {
-    // While the machine is idle: before the loader's threads, and before memory is counted.
-    peak_ = measure_cpu_peak(compute);
-    memory::reset_peak();
-  }
+  const DType compute = dtype_for(config_.train.precision);
+  // While the machine is idle: before the loader's threads, and before memory is counted.
+  peak_ = device_peak(device_, compute);
+  device_.is_cuda() ? gpu::reset_peak() : memory::reset_peak();
   const ModelCounts counts = count(model_);
   flops_per_token_ = counts.flops_causal;
   const MemoryEstimate memory = estimate_memory(model_, config_.train.micro_batch, compute, config_.train.recompute);

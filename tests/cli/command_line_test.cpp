@@ -85,6 +85,7 @@ TEST_F(CommandLine, EveryHelpNamesItsOptionsAndHasAnExample) {
       {"checkpoint", "inspect"},
       {"bench"},
       {"bench", "train"},
+      {"bench", "ops"},
       {"bench", "tokenizer"},
       {"bench", "matmul"},
       {"config"},

@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <chrono>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -364,11 +366,18 @@ TEST_F(RunCommands, BenchMatmulOnEitherDevice) {
 
 TEST_F(RunCommands, BenchTrainSaysWhereTheTimeGoes) {
   write("tiny.yaml", kTinyConfig);
-  const json bench =
-      json::parse(expect_ok({"bench", "train", "--config", "tiny.yaml", "--batch", "2", "--steps", "2", "--json"}).out);
+  const json bench = json::parse(expect_ok({"bench", "train", "--config", "tiny.yaml", "--device", "cpu", "--batch",
+                                            "2", "--steps", "2", "--json"})
+                                     .out);
   EXPECT_EQ(bench.at("batch"), 2);
+  EXPECT_EQ(bench.at("device"), "cpu");
   EXPECT_GT(bench.at("tokens_per_second"), 0);
   EXPECT_GT(bench.at("peak_gflops"), 0);
+  EXPECT_GT(bench.at("mfu_full"), bench.at("mfu_causal"));
+  // Of the steps alone, not of what the peaks were measured with.
+  const double memory = bench.at("peak_memory_bytes"), estimate = bench.at("estimated_memory_bytes");
+  EXPECT_GT(memory, estimate / 2);
+  EXPECT_LT(memory, estimate * 2);
   double shares = 0;
   std::vector<std::string> parts;
   for (const json& part : bench.at("time")) {
@@ -379,6 +388,7 @@ TEST_F(RunCommands, BenchTrainSaysWhereTheTimeGoes) {
     }
     if (part.at("part") != "outside of kernels") {
       EXPECT_GT(part.at("share"), 0);
+      EXPECT_GT(part.at("gigabytes_per_second"), 0);
     }
   }
   EXPECT_NEAR(shares, 1, 1e-6);
@@ -386,8 +396,72 @@ TEST_F(RunCommands, BenchTrainSaysWhereTheTimeGoes) {
             (std::vector<std::string>{"products", "attention", "element-wise", "optimizer", "outside of kernels"}));
   const Outcome text = expect_ok({"bench", "train", "--config", "tiny.yaml", "--steps", "1", "--precision", "bf16"});
   EXPECT_TRUE(contains(text.out, "tokens/s"));
-  EXPECT_TRUE(contains(text.out, "where the time goes"));
+  EXPECT_TRUE(contains(text.out, "estimated"));
   EXPECT_EQ(files(), std::vector<std::string>{"tiny.yaml"});
+}
+
+TEST_F(RunCommands, BenchTrainOnAGpuTimesKernelsWhenAsked) {
+  write("tiny.yaml", kTinyConfig);
+  const std::vector<std::string> words{"bench",   "train", "--config", "tiny.yaml", "--device", "cuda",
+                                       "--batch", "1",     "--steps",  "1",         "--json"};
+  if (gpu::count() == 0) {
+    expect_refused(words, 2, {"asks for a GPU", gpu::why_none()});
+    return;
+  }
+  const json plain = json::parse(expect_ok(words).out);
+  EXPECT_EQ(plain.at("device"), "cuda");
+  EXPECT_EQ(plain.at("device_name"), gpu::info(0).name);
+  EXPECT_GT(plain.at("peak_memory_bytes"), 0);
+  EXPECT_FALSE(plain.contains("time"));
+  std::vector<std::string> profiled = words;
+  profiled.push_back("--profile");
+  const json bench = json::parse(expect_ok(profiled).out);
+  EXPECT_EQ(bench.at("time").size(), 5);
+  EXPECT_GT(bench.at("time").at(0).at("gflops"), 0);
+}
+
+TEST_F(RunCommands, BenchOpsMeasuresEveryFamily) {
+  write("tiny.yaml", kTinyConfig);
+  auto ops = [&](std::vector<std::string> more) {
+    std::vector<std::string> words{"bench", "ops", "--config", "tiny.yaml", "--batch", "1", "--repeats", "1", "--json"};
+    words.insert(words.end(), more.begin(), more.end());
+    const json found = json::parse(expect_ok(words).out);
+    EXPECT_EQ(found.at("device"), gpu::count() > 0 ? "cuda" : "cpu");
+    std::map<std::string, std::vector<std::string>> kernels;
+    for (const json& op : found.at("ops")) {
+      kernels[op.at("family")].push_back(op.at("kernel"));
+      EXPECT_GT(op.at("microseconds"), 0);
+      if (op.at("kernel") != "norm_and_clip") {
+        EXPECT_GT(op.at("share_of_bound"), 0) << op;
+      }
+    }
+    return kernels;
+  };
+  using Names = std::vector<std::string>;
+  const auto all = ops({"--precision", "bf16"});
+  EXPECT_EQ(all.at("products"), Names(15, "matmul"));  // five weights: y, dx, dW
+  EXPECT_EQ(all.at("attention"),
+            (Names{"attention", "attention_backward", "factor_contraction", "factor_contraction_backward"}));
+  EXPECT_EQ(all.at("norm"), (Names{"rms_norm", "rms_norm_backward", "rms_norm", "rms_norm_backward"}));
+  EXPECT_EQ(all.at("swiglu"), (Names{"swiglu", "swiglu_backward"}));
+  EXPECT_EQ(all.at("embedding"), (Names{"embedding", "embedding_backward"}));
+  EXPECT_EQ(all.at("classifier"), (Names{"cross_entropy", "mean_loss"}));
+  EXPECT_EQ(all.at("optimizer"), (Names{"norm_and_clip", "sum_of_squares", "adamw"}));
+
+  // Kinds whose heads are moved by a kernel of their own.
+  for (const std::string kind : {"mla", "gqa"}) {
+    const std::string ranks = "  tpa: {rank_q: 2, rank_k: 1, rank_v: 1}\n";
+    std::string config = kTinyConfig;
+    config.replace(config.find(ranks), ranks.size(), "").replace(config.find("tpa"), 3, kind);
+    write("tiny.yaml", config);
+    const auto some = ops({"--op", "attention", "swiglu"});
+    EXPECT_EQ(some.size(), 2);
+    const Names& kernels = some.at("attention");
+    EXPECT_EQ(std::count(kernels.begin(), kernels.end(), "head_copy"), 1);
+  }
+  const Outcome text = expect_ok({"bench", "ops", "--config", "tiny.yaml", "--op", "norm", "--repeats", "1"});
+  EXPECT_TRUE(contains(text.out, "rms_norm_backward"));
+  expect_refused({"bench", "ops", "--config", "tiny.yaml", "--op", "norms"}, 2, {"did you mean norm"});
 }
 
 }  // namespace
