@@ -270,6 +270,17 @@ struct Graph::Impl {
   }
 };
 
+namespace {
+
+// A graph's memory is taken when it is made or first run, not while it is captured.
+void require_memory(cudaError_t status) {
+  if (status != cudaErrorMemoryAllocation) return;
+  static_cast<void>(cudaGetLastError());
+  throw OutOfMemory(cuda::pool_usage().peak, memory());
+}
+
+}  // namespace
+
 Graph::Graph() = default;
 Graph::~Graph() = default;
 Graph::Graph(Graph&&) noexcept = default;
@@ -288,7 +299,9 @@ void Graph::capture(const std::function<void()>& work) {
     throw;
   }
   T6_CUDA(cudaStreamEndCapture(current_stream(), &captured->graph));
-  T6_CUDA(cudaGraphInstantiate(&captured->executable, captured->graph, 0));
+  const cudaError_t made = cudaGraphInstantiate(&captured->executable, captured->graph, 0);
+  require_memory(made);
+  T6_CUDA(made);
   impl_ = std::move(captured);
 }
 
@@ -298,7 +311,9 @@ bool Graph::captured() const {
 
 void Graph::launch() {
   T6_CHECK(captured(), "[gpu] a graph is launched before it was captured");
-  T6_CUDA(cudaGraphLaunch(impl_->executable, current_stream()));
+  const cudaError_t launched = cudaGraphLaunch(impl_->executable, current_stream());
+  require_memory(launched);
+  T6_CUDA(launched);
 }
 
 }  // namespace gpu
