@@ -40,6 +40,12 @@ struct FactorDecodeArgs {
   DType dtype;
 };
 
+// Of a full cache: what lengths hold lies on the device.
+inline double bytes_of(const FactorDecodeArgs& a) {
+  const int64_t row = a.rank_k * (a.heads + a.width) + a.rank_v * (a.heads + a.v_width);
+  return bytes_of(a.batch * (a.capacity * row + a.queries * a.heads * (a.width + a.v_width)), a.dtype);
+}
+
 namespace cpu {
 void factor_decode(const FactorDecodeArgs& args);
 }  // namespace cpu

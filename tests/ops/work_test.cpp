@@ -8,6 +8,7 @@
 #include "ops/classifier.h"
 #include "ops/embedding.h"
 #include "ops/factor_contraction.h"
+#include "ops/factor_decode.h"
 #include "ops/global_norm.h"
 #include "ops/head_copy.h"
 #include "ops/kernel.h"
@@ -113,6 +114,14 @@ TEST(Work, BytesOfHeads) {
   back.dtype = kBf16;
   back.dqkv = {&some, &some, nullptr};
   EXPECT_EQ(bytes_of(back), 2 * 3 * (41 + (14 + 12) + 12));
+}
+
+TEST(Work, BytesOfDecoding) {
+  FactorDecodeArgs args{};
+  args.batch = 2, args.queries = 3, args.capacity = 10, args.heads = 4;
+  args.width = 5, args.v_width = 6, args.rank_k = 2, args.rank_v = 1;
+  args.dtype = kBf16;
+  EXPECT_EQ(bytes_of(args), 2 * 2 * (10 * (2 * 9 + 10) + 3 * (20 + 24)));
 }
 
 TEST(Work, BytesOfTheOptimizer) {
