@@ -30,6 +30,9 @@ int terminal_columns() {
 int run(const Options& options) {
   std::vector<train::Curve> curves;
   for (const std::string& path : options.runs) curves.push_back(train::read_curve(path));
+  if (!options.out.empty() && !options.out.ends_with(".svg")) {
+    fail(ExitCode::usage, "--out: plots are written as SVG; expected a name that ends in .svg, got {}", options.out);
+  }
   if (!options.out.empty()) {
     io::write_text_atomically(options.out, train::draw_svg(curves, {.title = options.title, .x = options.axis}));
     print(fmt::format("{}: the curves of {} run{}\n", options.out, curves.size(), curves.size() == 1 ? "" : "s"));

@@ -78,8 +78,7 @@ std::string describe_result(const train::TrainResult& result, const RunConfig& c
   }
   const train::RunPaths paths{result.folder};
   lines.emplace_back("run folder", result.folder.string());
-  const std::vector<checkpoint::Entry> saved = checkpoint::list(paths.checkpoints());
-  if (!saved.empty()) lines.emplace_back("checkpoint", saved.back().path.string());
+  if (result.checkpoint) lines.emplace_back("checkpoint", result.checkpoint->string());
   lines.emplace_back("curves",
                      fmt::format("{}; t6 plot {} --out curves.svg", paths.metrics().string(), result.folder.string()));
   if (config.logging.tensorboard) {

@@ -60,7 +60,7 @@ auto Trainer::logged(Work&& work) {
   } catch (const gpu::OutOfMemory& error) {
     const std::string message = out_of_memory(error);
     log::error_in_files(message);
-    fail(ExitCode::usage, "{}", message);
+    fail(ExitCode::io, "{}", message);
   } catch (const std::exception& error) {
     log::error_in_files(error.what());
     throw;
@@ -92,6 +92,8 @@ void Trainer::prepare(std::span<const std::string> arguments) {
   const MemoryEstimate memory = estimate_memory(model_, config_.train.micro_batch, compute, config_.train.recompute);
   log::info("{} with {} parameters, {} FLOPs a token, about {} of memory", config_.model.kind_name(), counts.parameters,
             format_count(counts.flops_causal), format_memory(static_cast<uint64_t>(memory.total())));
+  Json environment = describe_environment(arguments, {{"oneDNN", matmul_library_version()}});
+  if (device_.is_cpu()) require_memory(environment.at("memory"), memory.total());
   model_.allocate(compute, device_);
   optimizer_.emplace(model_.parameters(), config_.optimizer);
   training_step_.emplace(model_, *optimizer_,
@@ -101,7 +103,6 @@ void Trainer::prepare(std::span<const std::string> arguments) {
                                      .clip_norm = config_.optimizer.clip_norm,
                                      .cuda_graph = config_.train.cuda_graph});
 
-  Json environment = describe_environment(arguments, {{"oneDNN", matmul_library_version()}});
   if (peak_) environment["peak"] = to_json(*peak_);
   if (device_.is_cuda()) environment["gpu"] = describe_gpu(device_);
   facts_ = run_facts(config_, *train_shards_, environment);
@@ -120,6 +121,16 @@ void Trainer::prepare(std::span<const std::string> arguments) {
     tensorboard_->text(resumed_from_.value_or(0), "config", yaml);
   }
   result_.folder = folder_.paths().root;
+}
+
+// A run that cannot fit is refused: the system would kill it without a word. `memory` is that of describe_environment.
+void Trainer::require_memory(const Json& memory, int64_t needed) const {
+  if (!memory.contains("total")) return;
+  const auto total = memory.value("limit", memory.at("total").get<int64_t>());
+  if (needed <= total) return;
+  fail(ExitCode::io, "out of memory: the run needs about {}, this machine has {}; {}",
+       format_memory(static_cast<uint64_t>(needed)), format_memory(static_cast<uint64_t>(total)),
+       what_would_fit(model_, config_, total));
 }
 
 void Trainer::open_data() {
@@ -153,6 +164,7 @@ void Trainer::resume() {
     require_same_run(config_, facts_, *loaded);
     position_ = position_of(*loaded);
     resumed_from_ = last_saved_ = position_.step;
+    result_.checkpoint = loaded->path;
     result_.loss = position_.loss;
     if (position_.validation) result_.validation_loss = position_.validation->loss;
     model_.parameters().refresh_compute();
@@ -316,6 +328,7 @@ void Trainer::save_now() {
                                                       .keep_every = config_.checkpoint.keep_every},
                                         .facts = facts_};
   const checkpoint::Saved saved = checkpoint::save(folder, position_.step, state, options);
+  result_.checkpoint = saved.path;
   metrics_->process_event(position_.step, "checkpoint", {{"bytes", saved.bytes}});
   slowest_save_ = std::max(slowest_save_, steady_seconds() - begin);
 }

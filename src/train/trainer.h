@@ -34,6 +34,7 @@ struct TrainResult {
   std::optional<double> first_validation_loss;  // at step 0; empty when this process did not measure it
   std::optional<double> validation_loss;        // the last one, over all starts
   std::filesystem::path folder;
+  std::optional<std::filesystem::path> checkpoint;  // the last one saved, or gone on from
 };
 
 // The program's exit code for a result: 0, or 128 + n after signal n.
@@ -56,6 +57,7 @@ class Trainer {
   void prepare(std::span<const std::string> arguments);
   TrainResult train();
   void write_out_curves();
+  void require_memory(const Json& memory, int64_t needed) const;
   void open_data();
   void resume();
   void start_anew();

@@ -123,6 +123,30 @@ TEST_F(RunCommands, FromTextToAModelThatWrites) {
   EXPECT_TRUE(contains(expect_ok({"plot", "runs/tiny"}).out, "tiny"));
 }
 
+TEST_F(RunCommands, TheSummaryNamesTheCheckpointThatWasUsed) {
+  make_data();
+  expect_ok({"train", "--config", "tiny.yaml", "train.steps=20"});
+  write("runs/tiny/checkpoints/step-00000020/manifest.json", "{}");
+  const Outcome again = expect_ok({"train", "--config", "tiny.yaml", "train.steps=10"});
+  EXPECT_TRUE(contains(again.err, "resumed from runs/tiny/checkpoints/step-00000010"));
+  EXPECT_TRUE(contains(again.out, "runs/tiny/checkpoints/step-00000010"));
+  EXPECT_EQ(again.out.find("step-00000020"), std::string::npos) << again.out;
+}
+
+// The system would kill it without a word.
+TEST_F(RunCommands, ARunThatCannotFitIsRefusedWithWhatWould) {
+  make_data();
+  expect_refused({"train", "--config", "tiny.yaml", "train.micro_batch=65536", "train.global_batch=65536",
+                  "model.width=4096", "model.layers=64"},
+                 6, {"out of memory: the run needs about", "this machine has"});
+}
+
+TEST_F(RunCommands, PlotWritesSvgAlone) {
+  make_data();
+  expect_ok({"train", "--config", "tiny.yaml", "train.steps=10"});
+  expect_refused({"plot", "runs/tiny", "--out", "curves.png"}, 2, {".svg", "curves.png"});
+}
+
 size_t count_of(const std::string& text, const std::string& part) {
   size_t count = 0;
   for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + part.size())) ++count;
