@@ -101,7 +101,8 @@ int run(const Options& options) {
   check_trainable(config, 1);
   // A reader of our output that goes away ends no training.
   std::signal(SIGPIPE, SIG_IGN);
-  const train::TrainResult result = train::Trainer(config, options.context->arguments).run();
+  train::Trainer trainer(config, options.context->arguments);  // takes signals until the result is said
+  const train::TrainResult result = trainer.run();
   const std::string text = describe_result(result, config);
   std::fputs(text.c_str(), stdout);
   std::fflush(stdout);

@@ -25,7 +25,7 @@ TEST_F(RunSignalKill, FiftyRandomInstants) {
     seconds = reference.seconds;
   }
   const Philox random(12, RngPurpose::test);
-  int signals = 0, runs = 0, early = 0, within = 0;
+  int signals = 0, runs = 0, outside = 0, within = 0;
   for (uint64_t draw = 0; signals < kSignals; ++runs) {
     ASSERT_LT(runs, 200) << "runs end before the signal";
     const std::string run = fmt::format("run{}", runs);
@@ -36,9 +36,9 @@ TEST_F(RunSignalKill, FiftyRandomInstants) {
       sleep_for(random.uniform(draw++) * seconds * (part == 0 ? 1.0 : 0.6));
       ::kill(child, number);
       const Outcome outcome = finish(child);
-      if (outcome.signal == number) {  // before the trainer was there to take it
-        ++early;
-        EXPECT_EQ(newest_step(run), before);
+      if (outcome.signal == number) {  // before the trainer was there to take it, or after it had ended
+        ++outside;
+        EXPECT_TRUE(newest_step(run) == before || newest_step(run) == kSteps) << newest_step(run);
         continue;
       }
       expect_checkpoints_intact(run);
@@ -55,8 +55,9 @@ TEST_F(RunSignalKill, FiftyRandomInstants) {
     if (HasFailure()) break;
     fs::remove_all(run_folder(run));
   }
-  std::printf("%d signals in %d runs of %.2f s: %d between the first step and the last; %d before the trainer\n",
-              signals, runs, seconds, within, early);
+  std::printf(
+      "%d signals in %d runs of %.2f s: %d between the first step and the last; %d before the trainer or after it\n",
+      signals, runs, seconds, within, outside);
   EXPECT_GE(within, kSignals / 4) << "the instants do not cover the run";
 }
 
