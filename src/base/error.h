@@ -32,6 +32,12 @@ class Error : public std::runtime_error {
   ExitCode code_;
 };
 
+// An error of many ranks that another rank says: main ends the program with its code and without a word.
+class SaidElsewhere : public Error {
+ public:
+  using Error::Error;
+};
+
 // Throws Error(code) with the formatted message.
 template <class... Args>
 [[noreturn]] void fail(ExitCode code, fmt::format_string<Args...> format, Args&&... args) {

@@ -28,6 +28,8 @@ int report_bug(const std::string& what) {
 int main(int argc, char** argv) {
   try {
     return t6::cli::run(argc, argv);
+  } catch (const t6::SaidElsewhere& error) {
+    return static_cast<int>(error.code());
   } catch (const t6::Error& error) {
     return error.code() == t6::ExitCode::internal ? report_bug(error.what()) : report(error.what(), error.code());
   } catch (const std::bad_alloc&) {
