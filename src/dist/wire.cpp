@@ -109,6 +109,13 @@ int Socket::port() const {
                                              : reinterpret_cast<sockaddr_in*>(&address)->sin_port);
 }
 
+std::string Socket::number() const {
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  if (::getsockname(fd_, reinterpret_cast<sockaddr*>(&address), &size) != 0) return "?";
+  return number_of(address, size);
+}
+
 std::string Socket::peer() const {
   sockaddr_storage address{};
   socklen_t size = sizeof address;

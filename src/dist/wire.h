@@ -27,8 +27,9 @@ class Socket {
 
   bool open() const { return fd_ >= 0; }
   int descriptor() const { return fd_; }
-  int port() const;          // of this end
-  std::string peer() const;  // the other end's number, for messages and connections back
+  int port() const;            // of this end
+  std::string number() const;  // this end's number, without the port
+  std::string peer() const;    // the other end's, for messages and connections back
 
  private:
   int fd_ = -1;
