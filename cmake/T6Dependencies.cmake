@@ -46,6 +46,21 @@ if(T6_TESTS)
   t6_find(GTest libgtest-dev)
 endif()
 
+# Ranks that find each other and compute together on CPUs. Its C interface alone. T6_HAVE_MPI, or not.
+set(T6_HAVE_MPI OFF)
+if(NOT T6_MPI STREQUAL "off")
+  find_package(MPI QUIET COMPONENTS C)
+  if(MPI_C_FOUND)
+    set(T6_HAVE_MPI ON)
+    message(STATUS "t6: ranks by MPI ${MPI_C_VERSION}")
+  elseif(T6_MPI STREQUAL "on")
+    message(FATAL_ERROR "T6_MPI=on, but MPI was not found. Install it with scripts/setup.sh (Debian package libopenmpi-dev).")
+  endif()
+endif()
+if(NOT T6_HAVE_MPI)
+  message(STATUS "t6: one rank on CPUs: no MPI (T6_MPI=off, or Debian package libopenmpi-dev is missing)")
+endif()
+
 # cuDNN's attention, in CUDA builds: headers alone, the library is loaded at run time. Target T6::cudnn_frontend, or none.
 if(T6_HAVE_CUDA AND NOT T6_CUDA_EMULATED)
   set(T6_CUDNN_FRONTEND "" CACHE PATH "Folder of cudnn_frontend.h; empty: searched, also in build/deps")

@@ -5,6 +5,7 @@ option(T6_WERROR "Treat warnings as errors" ON)
 option(T6_SANITIZE "Build with the address and undefined-behaviour sanitizers" OFF)
 set(T6_LINKER "" CACHE STRING "Linker for -fuse-ld: mold, lld, ...; default for the compiler's own; empty: the first found of mold, lld")
 set(T6_CUDA "auto" CACHE STRING "CUDA kernels: auto (when nvcc is found), on, off, emulate (run by the CPU, for tests)")
+set(T6_MPI "auto" CACHE STRING "Ranks by MPI: auto (when it is found), on, off")
 set(T6_CUDA_ARCHITECTURES "80;90a" CACHE STRING "CUDA architectures to compile for")
 
 set(CMAKE_CXX_STANDARD 20)

@@ -53,6 +53,12 @@ class Communicator {
   // The text of every rank, in their order. Waits.
   virtual std::vector<std::string> all_gather_text(std::string_view text) = 0;
 
+  // For a watchdog, from any thread, while another one is inside an operation or wait().
+  // What has failed so far without being asked, such as a connection that broke; empty: nothing.
+  virtual std::string failure() { return {}; }
+  // Gives up what is under way: who waits gets Error(peer), and the destructor waits for no other rank.
+  virtual void abort() noexcept {}
+
  private:
   Ranks ranks_;
 };

@@ -261,6 +261,57 @@ void copy_to_host(const HostBuffer& host, const void* device, size_t bytes) {
   T6_CUDA(cudaMemcpyAsync(host.data(), device, bytes, cudaMemcpyDeviceToHost, current_stream()));
 }
 
+struct Stream::Impl {
+  cudaStream_t stream = nullptr;
+  cudaEvent_t done = nullptr;
+  ~Impl() {
+    if (done != nullptr) static_cast<void>(cudaEventDestroy(done));
+    if (stream != nullptr) static_cast<void>(cudaStreamDestroy(stream));
+  }
+};
+
+// Of the highest priority: what waits for other ranks begins as soon as it can, beside kernels that fill the device.
+Stream::Stream() : impl_(std::make_unique<Impl>()) {
+  current_stream();
+  int least = 0, greatest = 0;
+  T6_CUDA(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+  T6_CUDA(cudaStreamCreateWithPriority(&impl_->stream, cudaStreamNonBlocking, greatest));
+  T6_CUDA(cudaEventCreateWithFlags(&impl_->done, cudaEventDisableTiming));
+}
+Stream::~Stream() = default;
+
+void Stream::follow(const Event& point) {
+  current_stream();
+  T6_CUDA(cudaStreamWaitEvent(impl_->stream, point.impl_->event, 0));
+}
+
+void Stream::lead() const {
+  const cudaStream_t device = current_stream();
+  T6_CUDA(cudaEventRecord(impl_->done, impl_->stream));
+  T6_CUDA(cudaStreamWaitEvent(device, impl_->done, 0));
+}
+
+void Stream::wait() const {
+  current_stream();
+  T6_CUDA(cudaStreamSynchronize(impl_->stream));
+}
+
+void Stream::copy_to_device(void* device, const HostBuffer& host, size_t bytes) {
+  current_stream();
+  T6_CHECK(bytes <= host.bytes(), "[gpu] {} bytes do not lie in a buffer of {}", bytes, host.bytes());
+  T6_CUDA(cudaMemcpyAsync(device, host.data(), bytes, cudaMemcpyHostToDevice, impl_->stream));
+}
+
+void Stream::copy_to_host(const HostBuffer& host, const void* device, size_t bytes) {
+  current_stream();
+  T6_CHECK(bytes <= host.bytes(), "[gpu] {} bytes do not fit in a buffer of {}", bytes, host.bytes());
+  T6_CUDA(cudaMemcpyAsync(host.data(), device, bytes, cudaMemcpyDeviceToHost, impl_->stream));
+}
+
+void* Stream::handle() const {
+  return impl_->stream;
+}
+
 struct Graph::Impl {
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t executable = nullptr;

@@ -75,6 +75,7 @@ class Event {
   double milliseconds_since(const Event& start) const;
 
  private:
+  friend class Stream;
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
@@ -111,6 +112,27 @@ class HostBuffer {
 // recorded behind the copy was waited for.
 void copy_to_device(void* device, const HostBuffer& host, size_t bytes);
 void copy_to_host(const HostBuffer& host, const void* device, size_t bytes);
+
+// A second order of work beside the device's own, for exchanges with other ranks. Every copy runs in the order it was asked
+// for; the host side of one is untouched until wait() was called behind it. May be used by one thread at a time.
+class Stream {
+ public:
+  Stream();  // of the current device
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  void follow(const Event& point);  // what is asked of it next runs behind what the device was asked before `point`
+  void lead() const;                // what is asked of the device next runs behind all that was asked of this stream
+  void wait() const;                // the host waits for all of it
+  void copy_to_device(void* device, const HostBuffer& host, size_t bytes);
+  void copy_to_host(const HostBuffer& host, const void* device, size_t bytes);
+  void* handle() const;  // the cudaStream_t
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
 
 // Work captured once and run again by one call. What runs must be the same each time: same addresses, no waiting, no
 // tensor that lives on after capture() or was freed in it without being made in it.

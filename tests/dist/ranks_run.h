@@ -1,0 +1,93 @@
+// Runs a program on several ranks by mpirun, with a time limit after which every process of it is ended.
+#pragma once
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace t6::test {
+
+struct RanksOutcome {
+  int code = -1;      // mpirun's; 128 + n when signal n ended it
+  bool late = false;  // the time limit ended it
+  std::string text;   // what all ranks wrote
+  double seconds = 0;
+};
+
+// The path of mpirun; empty: there is none.
+inline std::string mpirun() {
+  const char* path = std::getenv("PATH");
+  const std::string folders = path != nullptr ? path : "";
+  for (size_t begin = 0; begin <= folders.size();) {
+    const size_t end = std::min(folders.find(':', begin), folders.size());
+    const std::string file = folders.substr(begin, end - begin) + "/mpirun";
+    if (::access(file.c_str(), X_OK) == 0) return file;
+    begin = end + 1;
+  }
+  return {};
+}
+
+// `command` on `world` ranks; `settings` are NAME=VALUE for its environment.
+inline RanksOutcome run_ranks(int world, const std::vector<std::string>& command,
+                              const std::vector<std::string>& settings = {}, int limit_seconds = 60) {
+  using Clock = std::chrono::steady_clock;
+  std::vector<std::string> words = {mpirun(),    "-n",   std::to_string(world), "--oversubscribe",
+                                    "--bind-to", "none", "--allow-run-as-root", "--quiet"};
+  for (const std::string& setting : settings) words.insert(words.end(), {"-x", setting});
+  words.insert(words.end(), command.begin(), command.end());
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+
+  RanksOutcome outcome;
+  int pipe_ends[2];
+  if (::pipe2(pipe_ends, O_CLOEXEC | O_NONBLOCK) != 0) return outcome;
+  const auto start = Clock::now();
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGTERM);  // mpirun ends its ranks
+    ::setpgid(0, 0);
+    const int nothing = ::open("/dev/null", O_RDONLY);
+    ::dup2(nothing, 0);
+    ::fcntl(pipe_ends[1], F_SETFL, 0);
+    ::dup2(pipe_ends[1], 1);
+    ::dup2(pipe_ends[1], 2);
+    ::setenv("OMP_WAIT_POLICY", "passive", 1);
+    ::execv(argv[0], argv.data());
+    ::_exit(99);
+  }
+  ::close(pipe_ends[1]);
+  int status = 0;
+  double ask_at = limit_seconds, kill_at = limit_seconds + 5;
+  for (bool ended = false; !ended;) {
+    ended = ::waitpid(child, &status, WNOHANG) == child;
+    char text[4096];
+    for (ssize_t n = 0; (n = ::read(pipe_ends[0], text, sizeof text)) > 0;) outcome.text.append(text, n);
+    if (ended) break;
+    outcome.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    if (outcome.seconds > ask_at) {
+      outcome.late = true;
+      ::kill(child, SIGTERM);
+      ask_at = 1e9;
+    }
+    if (outcome.seconds > kill_at) {
+      ::kill(-child, SIGKILL);
+      kill_at = 1e9;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  ::close(pipe_ends[0]);
+  outcome.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return outcome;
+}
+
+}  // namespace t6::test
