@@ -1,30 +1,62 @@
+// Saving checkpoints: what each rank writes and reports, and what becomes of it. commit.h has the protocol.
 #include "checkpoint/checkpoint.h"
 
-#include <set>
+#include <algorithm>
+#include <map>
 
 #include "base/error.h"
 #include "base/format.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "checkpoint/agreement.h"
 #include "checkpoint/commit.h"
 #include "checkpoint/hdf5_file.h"
+#include "checkpoint/intact.h"
 #include "checkpoint/manifest.h"
 
 namespace t6::checkpoint {
 namespace {
 
+using nlohmann::json;
+
 // What is not a tensor: superblock, groups, manifest with config, data hash and environment.
 constexpr uint64_t kFixedBytes = uint64_t{256} << 10;
 constexpr uint64_t kManifestBytesATensor = 512;
 
+void check_scalars(const json& scalars) {
+  T6_CHECK(scalars.is_object(), "[checkpoint] expected scalars as a JSON object");
+  try {
+    T6_CHECK(json::parse(scalars.dump()) == scalars,
+             "[checkpoint] scalars do not survive JSON: are all numbers finite?");
+  } catch (const json::exception& error) {
+    fail(ExitCode::internal, "[checkpoint] expected scalars in UTF-8: {}", error.what());
+  }
+}
+
 void check_state(int64_t step, const State& state) {
   T6_CHECK(step >= 0, "[checkpoint] expected a step >= 0, got {}", step);
-  T6_CHECK(state.scalars.is_object(), "[checkpoint] expected scalars as a JSON object");
-  std::set<std::string> names;
-  for (const TensorRef& tensor : state.tensors) {
-    T6_CHECK(is_valid_name(tensor.name), "[checkpoint] not a valid tensor name: \"{}\"", tensor.name);
-    T6_CHECK(names.insert(tensor.name).second, "[checkpoint] tensor {} comes twice", tensor.name);
-    T6_CHECK(tensor.shape.numel() > 0, "[checkpoint] {} has no elements", tensor.name);
+  check_scalars(state.scalars);
+  std::map<std::string, const TensorRef*> first;
+  std::map<std::string, std::map<int64_t, int64_t>> ranges;  // begin and end of each
+  for (const TensorRef& ref : state.tensors) {
+    T6_CHECK(is_valid_tensor_name(ref.name), "[checkpoint] not a valid tensor name: \"{}\"", ref.name);
+    T6_CHECK(ref.shape.numel() > 0, "[checkpoint] {} has no elements", ref.name);
+    T6_CHECK(ref.begin >= 0 && ref.size() >= 0 && ref.begin <= ref.shape.numel() - ref.size(),
+             "[checkpoint] {} {} has no elements [{}, {})", ref.name, to_string(ref.shape), ref.begin,
+             ref.begin + ref.size());
+    const TensorRef& other = *first.emplace(ref.name, &ref).first->second;
+    T6_CHECK(other.dtype == ref.dtype && other.shape == ref.shape, "[checkpoint] {} is {} {} and {} {}", ref.name,
+             name_of(other.dtype), to_string(other.shape), name_of(ref.dtype), to_string(ref.shape));
+    if (ref.size() == 0) continue;
+    const bool added = ranges[ref.name].emplace(ref.begin, ref.begin + ref.size()).second;
+    T6_CHECK(added, "[checkpoint] tensor {} comes twice from element {}", ref.name, ref.begin);
+  }
+  for (const auto& [name, of_one] : ranges) {
+    int64_t end = 0;
+    for (const auto& [range_begin, range_end] : of_one) {
+      T6_CHECK(range_begin >= end, "[checkpoint] elements of {} from {} come twice", name, range_begin);
+      end = range_end;
+    }
   }
 }
 
@@ -32,28 +64,155 @@ std::string amount(uint64_t bytes) {
   return fmt::format("{} ({} bytes)", format_bytes(static_cast<double>(bytes)), bytes);
 }
 
-// Writes the file of one rank and enters it and its tensors in the manifest.
-void write_rank_file(const fs::path& folder, int rank, const State& state, Manifest& manifest) {
+void require_room(const fs::path& dir, uint64_t needed) {
+  const uint64_t available = io::free_bytes(dir);
+  if (available >= needed) return;
+  fail(
+      ExitCode::io,
+      "no room for a checkpoint in {}: it needs {}, and {} are free; free some space, keep fewer checkpoints or choose "
+      "another run folder",
+      dir.string(), amount(needed), amount(available));
+}
+
+// Undoes the save, and throws what is being handled with what the user needs to know.
+[[noreturn]] void give_up(const fs::path& dir, int64_t step, uint64_t needed) {
+  try {
+    throw;
+  } catch (const Error& error) {
+    abandon(dir, step);
+    if (error.code() != ExitCode::io) throw;
+    fail(ExitCode::io,
+         "the checkpoint of step {} could not be saved: {}; it needs {}, and {} are free; older checkpoints are intact",
+         step, error.what(), amount(needed), amount(io::free_bytes(dir)));
+  } catch (...) {
+    abandon(dir, step);
+    throw;
+  }
+}
+
+// Writes the file of one rank. `report` gets the file and its parts.
+void write_file(const fs::path& folder, int64_t step, const State& state, int rank, int world, json& report) {
   const std::string name = rank_file_name(rank);
   Hdf5Writer writer(folder / name);
-  writer.set_attribute("step", manifest.step);
+  writer.set_attribute("step", step);
   writer.set_attribute("rank", int64_t{rank});
-  writer.set_attribute("world", int64_t{manifest.world});
+  writer.set_attribute("world", int64_t{world});
+  json tensors = json::array();
   for (const TensorRef& ref : state.tensors) {
-    const Tensor tensor = ref.get();
-    T6_CHECK(tensor.shape() == ref.shape && tensor.dtype() == ref.dtype, "[checkpoint] {}: expected {} {}, got {} {}",
-             ref.name, name_of(ref.dtype), to_string(ref.shape), name_of(tensor.dtype()), to_string(tensor.shape()));
-    manifest.tensors.push_back({rank, ref.name, ref.dtype, ref.shape, writer.write(ref.name, tensor)});
+    const int64_t count = ref.size();
+    std::string hash;
+    if (count > 0) {
+      const Tensor tensor = ref.get();
+      const Shape expected = ref.count == TensorRef::kAll ? ref.shape : Shape{count};
+      T6_CHECK(tensor.shape() == expected && tensor.dtype() == ref.dtype, "[checkpoint] {}: expected {} {}, got {} {}",
+               ref.name, name_of(ref.dtype), to_string(expected), name_of(tensor.dtype()), to_string(tensor.shape()));
+      hash = writer.write(dataset_name(ref.name, ref.shape, ref.begin, count),
+                          tensor.view(dataset_shape(ref.shape, count)));
+    }
+    tensors.push_back(json::array({ref.name, static_cast<int>(ref.dtype),
+                                   std::vector<int64_t>(ref.shape.begin(), ref.shape.end()), ref.begin, count, hash}));
   }
   const Hdf5Writer::Closed closed = writer.close();
-  manifest.files.push_back({name, closed.bytes, closed.xxh3});
+  report["file"] = {{"bytes", closed.bytes}, {"xxh3", closed.xxh3}};
+  report["tensors"] = std::move(tensors);
+}
+
+// The manifest of what all ranks report; fails as the lowest rank did that could not write.
+Manifest merge(int64_t step, const std::vector<json>& reports) {
+  std::vector<Outcome> outcomes;
+  for (const json& report : reports) {
+    const auto code = static_cast<ExitCode>(report.at("code").get<int>());
+    outcomes.push_back({code == ExitCode::ok ? Outcome::Kind::done : Outcome::Kind::error, code, report.at("error")});
+  }
+  if (const Outcome failure = first_failure(outcomes); failure.failed()) rethrow(failure);
+  Manifest manifest;
+  manifest.step = step;
+  manifest.world = static_cast<int>(reports.size());
+  manifest.scalars = reports.front().at("scalars");
+  std::map<std::string, size_t> places;
+  for (int rank = 0; rank < manifest.world; ++rank) {
+    const json& report = reports[static_cast<size_t>(rank)];
+    T6_CHECK(report.at("step") == step && report.at("rank") == rank && report.at("world") == manifest.world,
+             "[checkpoint] rank {} of {} saves step {}, and it reports of rank {} of {} and step {}", rank,
+             manifest.world, step, report.at("rank").dump(), report.at("world").dump(), report.at("step").dump());
+    manifest.files.push_back({rank_file_name(rank), report.at("file").at("bytes"), report.at("file").at("xxh3")});
+    for (const json& part : report.at("tensors")) {
+      const std::string name = part.at(0);
+      const auto dtype = static_cast<DType>(part.at(1).get<int>());
+      const Shape shape(part.at(2).get<std::vector<int64_t>>());
+      const auto [place, added] = places.emplace(name, manifest.tensors.size());
+      if (added) manifest.tensors.push_back({name, dtype, shape, {}});
+      ManifestTensor& tensor = manifest.tensors[place->second];
+      T6_CHECK(tensor.dtype == dtype && tensor.shape == shape, "[checkpoint] {} is {} {}, and on rank {} {} {}", name,
+               name_of(tensor.dtype), to_string(tensor.shape), rank, name_of(dtype), to_string(shape));
+      if (part.at(4) > 0) tensor.parts.push_back({rank, part.at(3), part.at(4), part.at(5)});
+    }
+  }
+  for (ManifestTensor& tensor : manifest.tensors) {
+    std::sort(tensor.parts.begin(), tensor.parts.end(),
+              [](const ManifestPart& a, const ManifestPart& b) { return a.begin < b.begin; });
+  }
+  return manifest;
+}
+
+// Rank 0's part of complete.
+Saved finish(const fs::path& dir, int64_t step, const std::vector<std::string>& texts, const SaveOptions& options) {
+  Saved saved{dir / step_name(step), 0, {}};
+  uint64_t needed = 0;
+  try {
+    std::vector<json> reports;
+    for (const std::string& text : texts) {
+      reports.push_back(json::parse(text));
+      needed += reports.back().at("needed").get<uint64_t>();
+    }
+    Manifest manifest = merge(step, reports);
+    manifest.facts = options.facts;
+    const std::string text = to_text(manifest);
+    saved.bytes = manifest.bytes() + text.size();
+    saved.warnings = commit(dir, step, text);
+  } catch (...) {
+    give_up(dir, step, needed);
+  }
+  remember_intact(saved.path);
+  for (std::string& warning : retain(dir, step, options.retention)) saved.warnings.push_back(std::move(warning));
+  for (const std::string& warning : saved.warnings) log::warn("checkpoint of step {}: {}", step, warning);
+  return saved;
+}
+
+// Names of files may be any bytes.
+std::string dump(const json& value) {
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+// What `f` returns on rank 0, or the exception it throws there, on all ranks.
+template <class F>
+std::string by_rank_0(const Peers& peers, F&& f) {
+  Outcome outcome;
+  if (peers.rank == 0) outcome = outcome_of(peers, f);
+  outcome = share(peers, outcome).front();
+  if (outcome.failed()) rethrow(outcome);
+  return outcome.text;
+}
+
+// The sum over ranks of what this save needs, each rank's state checked.
+uint64_t agree_on_need(const Peers& peers, int64_t step, const State& state) {
+  const Outcome mine = outcome_of(peers, [&] {
+    check_state(step, state);
+    return std::to_string(bytes_needed(state));
+  });
+  uint64_t sum = 0;
+  for (const Outcome& outcome : agree(peers, mine)) sum += std::stoull(outcome.text);
+  return sum;
 }
 
 }  // namespace
 
 TensorRef tensor_ref(std::string name, const Tensor& tensor) {
-  return {std::move(name), tensor.dtype(), tensor.shape(), [tensor] { return tensor; },
-          [tensor](const Tensor& value) { tensor.copy_from(value); }};
+  return {.name = std::move(name),
+          .dtype = tensor.dtype(),
+          .shape = tensor.shape(),
+          .get = [tensor] { return tensor; },
+          .set = [tensor](const Tensor& value) { tensor.copy_from(value); }};
 }
 
 void open_folder(const fs::path& dir) {
@@ -65,50 +224,64 @@ void open_folder(const fs::path& dir) {
 
 uint64_t bytes_needed(const State& state) {
   uint64_t bytes = kFixedBytes + 2 * state.scalars.dump().size();
-  for (const TensorRef& tensor : state.tensors) {
-    bytes += stored_bytes(tensor.dtype, tensor.shape) + kManifestBytesATensor;
+  for (const TensorRef& ref : state.tensors) {
+    bytes += kManifestBytesATensor;
+    if (ref.size() > 0) bytes += stored_bytes(ref.dtype, dataset_shape(ref.shape, ref.size()));
   }
   return bytes;
 }
 
-void require_space(const fs::path& dir, const State& state) {
-  const uint64_t needed = bytes_needed(state), available = io::free_bytes(dir);
-  if (available >= needed) return;
-  fail(
-      ExitCode::io,
-      "no room for a checkpoint in {}: it needs {}, and {} are free; free some space, keep fewer checkpoints or choose "
-      "another run folder",
-      dir.string(), amount(needed), amount(available));
+void require_space(const fs::path& dir, const State& state, const Peers& peers) {
+  const uint64_t needed = agree_on_need(peers, 0, state);
+  by_rank_0(peers, [&] {
+    require_room(dir, needed);
+    return std::string();
+  });
 }
 
-Saved save(const fs::path& dir, int64_t step, const State& state, const SaveOptions& options) {
-  check_state(step, state);
-  Saved saved{dir / step_name(step), 0, {}};
-  io::make_directories(dir);
-  require_space(dir, state);
+void begin(const fs::path& dir, int64_t step, const State& state, const Peers& peers) {
+  const uint64_t needed = agree_on_need(peers, step, state);
+  by_rank_0(peers, [&] {
+    io::make_directories(dir);
+    require_room(dir, needed);
+    try {
+      make_temporary(dir, step);
+    } catch (...) {
+      give_up(dir, step, needed);
+    }
+    return std::string();
+  });
+}
+
+std::string write_part(const fs::path& dir, int64_t step, const State& state, int rank, int world) noexcept {
+  json report = {{"step", step}, {"rank", rank}, {"world", world}, {"needed", 0}, {"code", 0}, {"error", ""}};
   try {
-    const fs::path folder = begin(dir, step);
-    Manifest manifest;
-    manifest.step = step;
-    manifest.scalars = state.scalars;
-    manifest.facts = options.facts;
-    write_rank_file(folder, 0, state, manifest);
-    const std::string text = to_text(manifest);
-    saved.bytes = manifest.bytes() + text.size();
-    saved.warnings = commit(dir, step, text);
-  } catch (const Error& error) {
-    abandon(dir, step);
-    if (error.code() != ExitCode::io) throw;
-    fail(ExitCode::io,
-         "the checkpoint of step {} could not be saved: {}; it needs {}, and {} are free; older checkpoints are intact",
-         step, error.what(), amount(bytes_needed(state)), amount(io::free_bytes(dir)));
+    check_state(step, state);
+    report["needed"] = bytes_needed(state);
+    if (rank == 0) report["scalars"] = state.scalars;
+    write_file(temporary_path(dir, step), step, state, rank, world, report);
   } catch (...) {
-    abandon(dir, step);
-    throw;
+    const Outcome failure = current_failure();
+    report["code"] = static_cast<int>(failure.code);
+    report["error"] = failure.text;
   }
-  for (std::string& warning : retain(dir, step, options.retention)) saved.warnings.push_back(std::move(warning));
-  for (const std::string& warning : saved.warnings) log::warn("checkpoint of step {}: {}", step, warning);
-  return saved;
+  return dump(report);
+}
+
+Saved complete(const fs::path& dir, int64_t step, const std::string& report, const SaveOptions& options,
+               const Peers& peers) {
+  const std::vector<std::string> reports = gather(peers, report);
+  const std::string told = by_rank_0(peers, [&] {
+    const Saved saved = finish(dir, step, reports, options);
+    return dump(json{{"bytes", saved.bytes}, {"warnings", saved.warnings}});
+  });
+  const json saved = json::parse(told);
+  return {dir / step_name(step), saved.at("bytes"), saved.at("warnings")};
+}
+
+Saved save(const fs::path& dir, int64_t step, const State& state, const SaveOptions& options, const Peers& peers) {
+  begin(dir, step, state, peers);
+  return complete(dir, step, write_part(dir, step, state, peers.rank, peers.world), options, peers);
 }
 
 }  // namespace t6::checkpoint

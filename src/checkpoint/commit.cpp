@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <charconv>
+#include <mutex>
+#include <set>
 
 #include "base/error.h"
 #include "base/io.h"
+#include "checkpoint/intact.h"
 
 namespace t6::checkpoint {
 namespace {
@@ -38,6 +41,43 @@ void settle_old(const fs::path& dir, int64_t step) {
     io::rename(old, final_path);
     io::sync_directory(dir);
   }
+}
+
+// True once a process for each checkpoint.
+bool is_new(const fs::path& damaged) {
+  static std::mutex mutex;
+  static std::set<std::string> told;
+  const std::lock_guard lock(mutex);
+  return told.insert(damaged.string()).second;
+}
+
+// Oldest first. Damaged ones are left where they are; those that would be counted are read to know.
+std::vector<StepPath> not_kept(const fs::path& dir, int64_t step, const Retention& retention,
+                               std::vector<std::string>& warnings) {
+  std::vector<StepPath> found = step_paths(dir), result;
+  std::erase_if(found, [step](const StepPath& entry) { return entry.step > step; });
+  int kept = 0;
+  for (auto entry = found.rbegin(); entry != found.rend(); ++entry) {
+    if (entry->step == step) {
+      ++kept;
+      continue;
+    }
+    const bool counts = kept < std::max(retention.keep_last, 1);
+    if (!counts && retention.keep_every > 0 && entry->step % retention.keep_every == 0) continue;
+    const std::string damage = counts ? known_damage(entry->path) : visible_damage(entry->path);
+    if (damage.empty()) {
+      if (counts) {
+        ++kept;
+      } else {
+        result.push_back(*entry);
+      }
+    } else if (is_new(entry->path)) {
+      warnings.push_back(fmt::format("the checkpoint of step {} is damaged; it is left as it is and not counted: {}",
+                                     entry->step, damage));
+    }
+  }
+  std::reverse(result.begin(), result.end());
+  return result;
 }
 
 }  // namespace
@@ -76,7 +116,7 @@ void clean_folder(const fs::path& dir) {
   }
 }
 
-fs::path begin(const fs::path& dir, int64_t step) {
+fs::path make_temporary(const fs::path& dir, int64_t step) {
   settle_old(dir, step);
   const fs::path temporary = temporary_path(dir, step);
   io::remove_all(temporary);
@@ -124,21 +164,16 @@ void abandon(const fs::path& dir, int64_t step) noexcept {
 
 std::vector<std::string> retain(const fs::path& dir, int64_t step, const Retention& retention) {
   std::vector<std::string> warnings;
-  std::vector<fs::path> trash;
   try {
-    std::vector<StepPath> found = step_paths(dir);
-    std::erase_if(found, [step](const StepPath& entry) { return entry.step > step; });
-    const size_t kept = std::min(found.size(), static_cast<size_t>(std::max(retention.keep_last, 1)));
-    found.resize(found.size() - kept);
-    for (const StepPath& entry : found) {
-      if (retention.keep_every > 0 && entry.step % retention.keep_every == 0) continue;
-      trash.push_back(hidden_path(dir, kTrash, entry.step));
-      io::remove_all(trash.back());
-      io::rename(entry.path, trash.back());
+    std::vector<StepPath> deleted;  // oldest first
+    for (const StepPath& entry : not_kept(dir, step, retention, warnings)) {
+      io::remove_all(hidden_path(dir, kTrash, entry.step));
+      io::rename(entry.path, hidden_path(dir, kTrash, entry.step));
+      deleted.push_back(entry);
     }
     // Names first: after a power cut no folder under a final name may lack files.
-    if (!trash.empty()) io::sync_directory(dir);
-    for (const fs::path& path : trash) io::remove_all(path);
+    if (!deleted.empty()) io::sync_directory(dir);
+    for (const StepPath& entry : deleted) io::remove_all(hidden_path(dir, kTrash, entry.step));
   } catch (const Error& error) {
     warnings.push_back(fmt::format("old checkpoints are still there: {}", error.what()));
   }

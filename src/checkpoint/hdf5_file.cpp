@@ -46,6 +46,35 @@ Handle type_of(DType dtype) {
   }
 }
 
+// Consecutive elements of a dataset that are a block of it.
+struct Box {
+  std::vector<hsize_t> start, extent;
+  hsize_t size = 1;
+};
+
+// Elements [begin, begin + count) in row-major order: as few and large blocks as they make, in their order.
+std::vector<Box> boxes_of(const std::vector<hsize_t>& dims, hsize_t begin, hsize_t count) {
+  std::vector<Box> boxes;
+  for (const hsize_t end = begin + count; begin < end;) {
+    // The outermost dimension of which whole slices begin here.
+    size_t split = 0;
+    hsize_t below = 1;  // elements of a slice
+    for (size_t i = 1; i < dims.size(); ++i) below *= dims[i];
+    while (begin % below != 0 || end - begin < below) below /= dims[++split];
+    Box box{std::vector<hsize_t>(dims.size(), 0), dims, 1};
+    hsize_t rest = begin / below;
+    const hsize_t slices = std::min((end - begin) / below, dims[split] - rest % dims[split]);
+    for (size_t i = split + 1; i-- > 0; rest /= dims[i]) {
+      box.start[i] = rest % dims[i];
+      box.extent[i] = i == split ? slices : 1;
+    }
+    box.size = slices * below;
+    begin += box.size;
+    boxes.push_back(std::move(box));
+  }
+  return boxes;
+}
+
 }  // namespace
 
 bool is_valid_name(std::string_view name) {
@@ -232,12 +261,20 @@ Hdf5Reader::~Hdf5Reader() = default;
 Hdf5Reader::Hdf5Reader(Hdf5Reader&&) noexcept = default;
 
 Tensor Hdf5Reader::read(const std::string& name, DType dtype, const Shape& shape) {
-  T6_CHECK(is_valid_name(name) && shape.numel() > 0, "[checkpoint] cannot read \"{}\" {}", name, to_string(shape));
+  const Tensor tensor = Tensor::empty(shape, dtype);
+  read(name, shape, 0, tensor);
+  return tensor;
+}
+
+void Hdf5Reader::read(const std::string& name, const Shape& shape, int64_t begin, const Tensor& into) {
+  const int64_t count = into.numel();
+  T6_CHECK(is_valid_name(name) && begin >= 0 && count > 0 && begin <= shape.numel() - count,
+           "[checkpoint] cannot read [{}, {}) of \"{}\" {}", begin, begin + count, name, to_string(shape));
   impl_->require_hard_links(name);
   Handle dataset(H5Dopen2(impl_->file, name.c_str(), H5P_DEFAULT), H5Dclose);
   impl_->check(dataset >= 0, "open", name);
-  const Handle type = type_of(dtype), there(H5Dget_type(dataset), H5Tclose);
-  impl_->require(there >= 0 && H5Tequal(there, type) > 0, name, name_of(dtype));
+  const Handle type = type_of(into.dtype()), there(H5Dget_type(dataset), H5Tclose);
+  impl_->require(there >= 0 && H5Tequal(there, type) > 0, name, name_of(into.dtype()));
   const std::vector<hsize_t> dims = dims_of(shape);
   const Handle space(H5Dget_space(dataset), H5Sclose);
   std::array<hsize_t, H5S_MAX_RANK> extent{};
@@ -246,9 +283,20 @@ Tensor Hdf5Reader::read(const std::string& name, DType dtype, const Shape& shape
                     std::equal(dims.begin(), dims.end(), extent.begin());
   impl_->require(same, name, ("shape " + to_string(shape)).c_str());
   impl_->require_layout(dataset, name, static_cast<int>(dims.size()));
-  const Tensor tensor = Tensor::empty(shape, dtype);
-  impl_->check(H5Dread(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, tensor.raw()) >= 0, "read", name);
-  return tensor;
+  if (count == shape.numel()) {
+    impl_->check(H5Dread(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, into.raw()) >= 0, "read", name);
+    return;
+  }
+  auto* to = static_cast<std::byte*>(into.raw());
+  for (const Box& box : boxes_of(dims, static_cast<hsize_t>(begin), static_cast<hsize_t>(count))) {
+    const Handle memory(H5Screate_simple(1, &box.size, nullptr), H5Sclose);
+    const bool ok =
+        memory >= 0 &&
+        H5Sselect_hyperslab(space, H5S_SELECT_SET, box.start.data(), nullptr, box.extent.data(), nullptr) >= 0 &&
+        H5Dread(dataset, type, memory, space, H5P_DEFAULT, to) >= 0;
+    impl_->check(ok, "read", name);
+    to += box.size * size_of(into.dtype());
+  }
 }
 
 int64_t Hdf5Reader::get_integer(const std::string& attribute) {

@@ -65,6 +65,9 @@ class Hdf5Reader {
 
   // Error(checkpoint) naming file, tensor and reason when it is missing, not exactly so, or its checksum fails.
   Tensor read(const std::string& name, DType dtype, const Shape& shape);
+  // Of that dataset, whose dtype is that of `into`, elements [begin, begin + into.numel()) in row-major order, into a
+  // tensor on the CPU.
+  void read(const std::string& name, const Shape& shape, int64_t begin, const Tensor& into);
 
   int64_t get_integer(const std::string& attribute);
 

@@ -17,13 +17,16 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kFormat = "t6-checkpoint";
-constexpr int64_t kVersion = 1;
+constexpr int64_t kVersion = 2;
+constexpr int64_t kOldestVersion = 1;  // one part a tensor, in the file of its rank
 constexpr int kMaxDepth = 16;
-constexpr size_t kMaxValues = 1'000'000;
+constexpr size_t kMaxValues = 2'000'000;
 constexpr int kMaxWorld = 65536;
 constexpr std::string_view kHashKey = "\"manifest_xxh3\": \"";
 constexpr std::string_view kTail = "\"\n}\n";
 constexpr size_t kHashDigits = 32;
+constexpr size_t kMaxTensorName = 230;  // leaves room for '@' and a beginning
+constexpr int64_t kMaxExtent = int64_t{1} << 60;
 
 std::string hash_of(std::string_view text) {
   return io::hash_bytes(std::as_bytes(std::span(text)));
@@ -48,8 +51,12 @@ class Parser {
                  {"facts", "files", "format", "manifest_xxh3", "scalars", "step", "tensors", "version", "world"});
     if (get_string(root, "format") != kFormat) bad("expected format \"{}\"", kFormat);
     const int64_t version = get_integer(root, "version", 0, std::numeric_limits<int64_t>::max());
-    if (version != kVersion) bad("format version {} is not known to this program, which reads {}", version, kVersion);
+    if (version < kOldestVersion || version > kVersion) {
+      bad("format version {} is not known to this program, which reads {} to {}; use the t6 that wrote it", version,
+          kOldestVersion, kVersion);
+    }
     Manifest manifest;
+    manifest.xxh3 = get_string(root, "manifest_xxh3");
     manifest.step = get_integer(root, "step", 0, std::numeric_limits<int64_t>::max());
     manifest.world = static_cast<int>(get_integer(root, "world", 1, kMaxWorld));
     manifest.scalars = get_object(root, "scalars");
@@ -58,7 +65,7 @@ class Parser {
     if (manifest.files.size() != static_cast<size_t>(manifest.world)) {
       bad("expected {} files, one a rank, got {}", manifest.world, manifest.files.size());
     }
-    parse_tensors(root, manifest);
+    parse_tensors(root, version, manifest);
     return manifest;
   }
 
@@ -125,12 +132,13 @@ class Parser {
     if (!value.is_string()) bad("{}: expected a string", key);
     return value.get<std::string>();
   }
-  std::string get_hash(const json& object) const {
-    const std::string hash = get_string(object, "xxh3");
-    if (hash.size() != kHashDigits || hash.find_first_not_of("0123456789abcdef") != std::string::npos) {
-      bad("xxh3: expected {} hexadecimal digits, got \"{}\"", kHashDigits, hash);
+  std::string get_hash(const json& object) const { return hash(object.at("xxh3")); }
+  std::string hash(const json& value) const {
+    const std::string digits = value.is_string() ? value.get<std::string>() : value.dump();
+    if (digits.size() != kHashDigits || digits.find_first_not_of("0123456789abcdef") != std::string::npos) {
+      bad("xxh3: expected {} hexadecimal digits, got \"{}\"", kHashDigits, digits);
     }
-    return hash;
+    return digits;
   }
   const json& get_array(const json& object, const char* key) const {
     if (!object.at(key).is_array()) bad("{}: expected a list", key);
@@ -152,34 +160,78 @@ class Parser {
     return file;
   }
 
-  void parse_tensors(const json& root, Manifest& manifest) const {
+  void parse_tensors(const json& root, int64_t version, Manifest& manifest) const {
     std::set<std::string> names;
-    std::vector<uint64_t> left;  // bytes of each file not yet taken by its tensors, which are stored uncompressed
+    std::vector<uint64_t> left;  // bytes of each file not yet taken by its parts, which are stored uncompressed
     for (const ManifestFile& file : manifest.files) left.push_back(file.bytes);
     for (const json& object : get_array(root, "tensors")) {
-      require_keys(object, "a tensor", {"dtype", "name", "rank", "shape", "xxh3"});
+      if (version == 1) {
+        require_keys(object, "a tensor", {"dtype", "name", "rank", "shape", "xxh3"});
+      } else {
+        require_keys(object, "a tensor", {"dtype", "name", "parts", "shape"});
+      }
       ManifestTensor tensor;
-      tensor.rank = static_cast<int>(get_integer(object, "rank", 0, manifest.world - 1));
       tensor.name = get_string(object, "name");
-      if (!is_valid_name(tensor.name)) bad("\"{}\" is not a valid tensor name", tensor.name);
+      if (!is_valid_tensor_name(tensor.name)) bad("\"{}\" is not a valid tensor name", tensor.name);
       if (!names.insert(tensor.name).second) bad("tensor {} comes twice", tensor.name);
       const std::optional<DType> dtype = dtype_named(get_string(object, "dtype"));
       if (!dtype) bad("{}: dtype \"{}\" is not one of f32, bf16, f64, i32", tensor.name, get_string(object, "dtype"));
       tensor.dtype = *dtype;
-      std::vector<int64_t> dims;
-      uint64_t bytes = size_of(tensor.dtype);
-      for (const json& extent : get_array(object, "shape")) {
-        dims.push_back(integer(extent, "shape", 1, int64_t{1} << 60));
-        if (dims.size() > Shape::kMaxRank) bad("{}: more than {} dimensions", tensor.name, Shape::kMaxRank);
-        if (__builtin_mul_overflow(bytes, static_cast<uint64_t>(dims.back()), &bytes)) bytes = UINT64_MAX;
+      tensor.shape = parse_shape(object, tensor, manifest.bytes());
+      if (version == 1) {
+        const int rank = static_cast<int>(get_integer(object, "rank", 0, manifest.world - 1));
+        tensor.parts.push_back({rank, 0, tensor.shape.numel(), get_hash(object)});
+      } else {
+        for (const json& part : get_array(object, "parts")) tensor.parts.push_back(parse_part(part, manifest.world));
       }
-      uint64_t& room = left[static_cast<size_t>(tensor.rank)];
-      if (bytes > room) bad("{}: is larger than its file", tensor.name);
-      room -= bytes;
-      tensor.shape = Shape(dims);
-      tensor.xxh3 = get_hash(object);
+      for (const ManifestPart& part : tensor.parts) {
+        uint64_t& room = left[static_cast<size_t>(part.rank)];
+        uint64_t bytes = 0;
+        const bool too_much = __builtin_mul_overflow(static_cast<uint64_t>(part.count), size_of(*dtype), &bytes);
+        if (too_much || bytes > room) bad("{}: is larger than its file", tensor.name);
+        room -= bytes;
+      }
+      require_cover(tensor);
       manifest.tensors.push_back(std::move(tensor));
     }
+  }
+
+  // `most`: bytes of all files.
+  Shape parse_shape(const json& object, const ManifestTensor& tensor, uint64_t most) const {
+    std::vector<int64_t> dims;
+    uint64_t bytes = size_of(tensor.dtype);
+    for (const json& extent : get_array(object, "shape")) {
+      dims.push_back(integer(extent, "shape", 1, kMaxExtent));
+      if (dims.size() > Shape::kMaxRank) bad("{}: more than {} dimensions", tensor.name, Shape::kMaxRank);
+      const bool too_much = __builtin_mul_overflow(bytes, static_cast<uint64_t>(dims.back()), &bytes);
+      if (too_much || bytes > most) bad("{}: is larger than its files", tensor.name);
+    }
+    return Shape(dims);
+  }
+
+  // [rank, begin, count, xxh3]: a checkpoint of many ranks has very many.
+  ManifestPart parse_part(const json& value, int world) const {
+    if (!value.is_array() || value.size() != 4) bad("a part: expected [rank, begin, count, xxh3]");
+    ManifestPart part;
+    part.rank = static_cast<int>(integer(value[0], "rank", 0, world - 1));
+    part.begin = integer(value[1], "begin", 0, kMaxExtent);
+    part.count = integer(value[2], "count", 1, kMaxExtent);
+    part.xxh3 = hash(value[3]);
+    return part;
+  }
+
+  void require_cover(const ManifestTensor& tensor) const {
+    int64_t covered = 0;
+    for (const ManifestPart& part : tensor.parts) {
+      if (part.begin > covered) bad("{}: elements [{}, {}) are in no part", tensor.name, covered, part.begin);
+      if (part.begin < covered) {
+        bad("{}: elements from {} are in more than one part, or the parts are not in order", tensor.name, part.begin);
+      }
+      covered += part.count;
+    }
+    const int64_t size = tensor.shape.numel();
+    if (covered < size) bad("{}: elements [{}, {}) are in no part", tensor.name, covered, size);
+    if (covered > size) bad("{}: has {} elements, and its parts go up to {}", tensor.name, size, covered);
   }
 
   const std::string& where_;
@@ -189,6 +241,18 @@ class Parser {
 
 std::string rank_file_name(int rank) {
   return fmt::format("rank-{:05}.h5", rank);
+}
+
+bool is_valid_tensor_name(std::string_view name) {
+  return is_valid_name(name) && name.size() <= kMaxTensorName && name.find('@') == std::string_view::npos;
+}
+
+std::string dataset_name(const std::string& tensor, const Shape& shape, int64_t begin, int64_t count) {
+  return count == shape.numel() ? tensor : fmt::format("{}@{}", tensor, begin);
+}
+
+Shape dataset_shape(const Shape& shape, int64_t count) {
+  return count == shape.numel() ? shape : Shape{count};
 }
 
 uint64_t Manifest::bytes() const {
@@ -222,11 +286,12 @@ std::string to_text(const Manifest& manifest) {
     return json{{"name", file.name}, {"bytes", file.bytes}, {"xxh3", file.xxh3}};
   });
   append_list("tensors", manifest.tensors, [](const ManifestTensor& tensor) {
+    json parts = json::array();
+    for (const ManifestPart& part : tensor.parts) parts.push_back({part.rank, part.begin, part.count, part.xxh3});
     return json{{"name", tensor.name},
                 {"dtype", name_of(tensor.dtype)},
                 {"shape", std::vector<int64_t>(tensor.shape.begin(), tensor.shape.end())},
-                {"rank", tensor.rank},
-                {"xxh3", tensor.xxh3}};
+                {"parts", parts}};
   });
   const std::string hash = hash_of(text);
   text += kHashKey;

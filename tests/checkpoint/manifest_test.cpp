@@ -22,7 +22,8 @@ Manifest example() {
   manifest.step = 1200;
   manifest.world = 2;
   manifest.files = {{"rank-00000.h5", 5000, kHash}, {"rank-00001.h5", 70, kHash}};
-  manifest.tensors = {{0, "params/a", DType::f32, Shape{2, 3}, kHash}, {1, "params/b", DType::bf16, Shape{}, kHash}};
+  manifest.tensors = {{"params/a", DType::f32, Shape{2, 3}, {{0, 0, 2, kHash}, {1, 2, 1, kHash}, {0, 3, 3, kHash}}},
+                      {"params/b", DType::bf16, Shape{}, {{1, 0, 1, kHash}}}};
   manifest.scalars = {{"tokens", 18446744073709551615ull}, {"loss", 0.1}, {"tiny", 5e-324}};
   manifest.facts = {{"config", "abc"}, {"cpu", {{"name", "x"}}}};
   return manifest;
@@ -64,6 +65,12 @@ TEST(Manifest, ComesBackAsItWas) {
   EXPECT_EQ(back.files[1].name, "rank-00001.h5");
   EXPECT_EQ(back.bytes(), 5070u);
   EXPECT_EQ(back.tensors[0].shape, (Shape{2, 3}));
+  ASSERT_EQ(back.tensors[0].parts.size(), 3u);
+  EXPECT_EQ(back.tensors[0].parts[1].rank, 1);
+  EXPECT_EQ(back.tensors[0].parts[2].begin, 3);
+  EXPECT_EQ(back.tensors[0].parts[2].count, 3);
+  EXPECT_EQ(back.tensors[0].parts[2].xxh3, kHash);
+  EXPECT_EQ(back.xxh3, json::parse(text)["manifest_xxh3"]);
   EXPECT_EQ(back.tensors[1].dtype, DType::bf16);
   EXPECT_EQ(back.tensors[1].shape, Shape{});
   EXPECT_EQ(back.scalars, manifest.scalars);
@@ -93,7 +100,8 @@ TEST(Manifest, WellSignedNonsenseIsRefused) {
   };
   refused([](json& j) { j["extra"] = 1; }, "unknown key \"extra\"");
   refused([](json& j) { j.erase("step"); }, "step is missing");
-  refused([](json& j) { j["version"] = 2; }, "version 2");
+  refused([](json& j) { j["version"] = 3; }, "version 3 is not known to this program, which reads 1 to 2");
+  refused([](json& j) { j["version"] = 0; }, "version 0");
   refused([](json& j) { j["format"] = "other"; }, "format");
   for (const json& step : {json(-1), json(1.5), json("1"), json(18446744073709551615ull), json(nullptr)}) {
     refused([&](json& j) { j["step"] = step; }, "step: expected an integer");
@@ -111,17 +119,64 @@ TEST(Manifest, WellSignedNonsenseIsRefused) {
   refused([](json& j) { j["files"][0]["xxh3"] = "0123"; }, "xxh3");
   refused([](json& j) { j["files"][0]["xxh3"] = std::string(32, 'G'); }, "xxh3");
   refused([](json& j) { j["files"][0] = 7; }, "expected an object");
-  for (const char* name : {"../a", "/a", "a/", "a//b", "a/../../b", "", "a b", "a\tb"}) {
+  for (const char* name : {"../a", "/a", "a/", "a//b", "a/../../b", "", "a b", "a\tb", "a@0", "@"}) {
     refused([&](json& j) { j["tensors"][0]["name"] = name; }, "not a valid tensor name");
   }
   refused([](json& j) { j["tensors"][1]["name"] = "params/a"; }, "comes twice");
   refused([](json& j) { j["tensors"][0]["dtype"] = "f16"; }, "dtype \"f16\"");
-  refused([](json& j) { j["tensors"][0]["rank"] = 2; }, "rank: expected an integer from 0 to 1");
+  refused([](json& j) { j["tensors"][0]["name"] = std::string(231, 'a'); }, "not a valid tensor name");
+  refused([](json& j) { j["tensors"][0]["parts"][1][0] = 2; }, "rank: expected an integer from 0 to 1");
   refused([](json& j) { j["tensors"][0]["shape"] = {2, 0}; }, "shape: expected an integer from 1");
   refused([](json& j) { j["tensors"][0]["shape"] = {1, 1, 1, 1, 1, 1}; }, "dimensions");
   refused([](json& j) { j["tensors"][0]["shape"] = {1ull << 40, 1ull << 40, 1ull << 40}; }, "larger than its file");
-  refused([](json& j) { j["tensors"][0]["shape"] = {1251}; }, "larger than its file");
+  refused([](json& j) { j["tensors"][0]["shape"] = {1251 + 17}; }, "larger than its files");  // together 5070 bytes
+  refused([](json& j) { j["tensors"][0]["parts"][1][2] = 18; }, "larger than its file");      // 70 bytes
+  refused([](json& j) { j["tensors"][0]["parts"][1][2] = int64_t{1} << 60; }, "larger than its file");
   refused([](json& j) { j["tensors"][0]["shape"] = 3; }, "shape: expected a list");
+}
+
+TEST(Manifest, PartsMakeUpTheirTensorExactly) {
+  const auto refused = [](const std::function<void(json&)>& change, const char* reason) {
+    const std::string text = complaint(changed([&](json& j) { change(j["tensors"][0]["parts"]); }));
+    EXPECT_NE(text.find(reason), std::string::npos) << "expected \"" << reason << "\", got \"" << text << "\"";
+  };
+  refused([](json& parts) { parts.erase(0); }, "params/a: elements [0, 2) are in no part");
+  refused([](json& parts) { parts.erase(1); }, "params/a: elements [2, 3) are in no part");
+  refused([](json& parts) { parts.erase(2); }, "params/a: elements [3, 6) are in no part");
+  refused([](json& parts) { parts.clear(); }, "params/a: elements [0, 6) are in no part");
+  refused([](json& parts) { parts.push_back(parts[2]); }, "elements from 3 are in more than one part");
+  refused([](json& parts) { parts[0][2] = 3; }, "elements from 2 are in more than one part");
+  refused([](json& parts) { parts[1][1] = 1; }, "elements from 1 are in more than one part");
+  refused([](json& parts) { parts[2][2] = 4; }, "has 6 elements, and its parts go up to 7");
+  refused([](json& parts) { parts[2][2] = 2; }, "params/a: elements [5, 6) are in no part");
+  refused([](json& parts) { parts[1][2] = 0; }, "count: expected an integer from 1");
+  refused([](json& parts) { parts[1][1] = -1; }, "begin: expected an integer from 0");
+  refused([](json& parts) { std::swap(parts[0], parts[1]); }, "elements [0, 2) are in no part");
+  refused([](json& parts) { parts[0].erase(3); }, "expected [rank, begin, count, xxh3]");
+  refused([](json& parts) { parts[0] = 3; }, "expected [rank, begin, count, xxh3]");
+  refused([](json& parts) { parts[0][3] = "abc"; }, "xxh3");
+  refused([](json& parts) { parts[0][3] = 7; }, "xxh3");
+  refused([](json& parts) { parts = json::object(); }, "parts: expected a list");
+}
+
+// As the first format version had them.
+TEST(Manifest, OnePartATensorIsReadFromVersionOne) {
+  const std::string text = changed([](json& j) {
+    j["version"] = 1;
+    for (json& tensor : j["tensors"]) {
+      tensor.erase("parts");
+      tensor["rank"] = 1;
+      tensor["xxh3"] = kHash;
+    }
+  });
+  const Manifest manifest = parse_manifest(text, "x");
+  ASSERT_EQ(manifest.tensors.size(), 2u);
+  ASSERT_EQ(manifest.tensors[0].parts.size(), 1u);
+  EXPECT_EQ(manifest.tensors[0].parts[0].rank, 1);
+  EXPECT_EQ(manifest.tensors[0].parts[0].begin, 0);
+  EXPECT_EQ(manifest.tensors[0].parts[0].count, 6);
+  EXPECT_EQ(manifest.tensors[0].parts[0].xxh3, kHash);
+  EXPECT_NE(complaint(changed([](json& j) { j["version"] = 1; })), "") << "the keys are those of the version";
 }
 
 TEST(Manifest, HostileJsonIsRefusedWithinBounds) {
@@ -130,8 +185,8 @@ TEST(Manifest, HostileJsonIsRefusedWithinBounds) {
   EXPECT_NE(complaint(sign(body + "\"step\": 3,")).find("comes twice"), std::string::npos);
   EXPECT_NE(complaint(sign("{\"a\":" + std::string(1'000'000, '['))).find("nested deeper"), std::string::npos);
   std::string many = "{\"a\":[";
-  for (int i = 0; i < 1'100'000; ++i) many += "0,";
-  EXPECT_NE(complaint(sign(many)).find("more than 1000000 values"), std::string::npos);
+  for (int i = 0; i < 2'100'000; ++i) many += "0,";
+  EXPECT_NE(complaint(sign(many)).find("more than 2000000 values"), std::string::npos);
   EXPECT_NE(complaint(sign(std::string(kMaxManifestBytes, ' '))).find("larger than"), std::string::npos);
   EXPECT_NE(complaint(sign("{\"a\": 1e999,")).find("not valid JSON"), std::string::npos);
   EXPECT_NE(complaint(sign("{\"a\": \"\xff\",")).find("not valid JSON"), std::string::npos);
