@@ -225,7 +225,7 @@ class Control::Keeper {
         if (link.open() && !overlooks(Sign::report)) send(link, Kind::report, "");
       }
       if (limit <= 0 || overlooks(Sign::hang)) return;
-      const Watch::Verdict verdict = watch_.hang(limit, 3 * heartbeat() + 0.5, now);
+      const Watch::Verdict verdict = watch_.hang(limit, std::min(3 * heartbeat() + 0.5, 0.9 * limit), now);
       if (!verdict.text.empty()) end_all(verdict.text, verdict.silent, true);
       return;
     }
@@ -384,10 +384,12 @@ class Control::Keeper {
                     false);
     }
     if (watch_.gone(rank) || (left_at_ > 0 && rank != 0)) return;
-    end_all(fmt::format("{} died, last seen at {}: its connection closed without a word (killed, out of memory, or "
-                        "crashed; the job's log and dmesg may say more)",
-                        name_rank(rank, seats_[static_cast<size_t>(rank)]), describe(watch_.report(rank))),
-            {}, true);
+    end_all(
+        fmt::format("{} died, last seen at {}, rank 0 being at {}: its connection closed without a word (killed, out "
+                    "of memory, or crashed; the job's log and dmesg may say more)",
+                    name_rank(rank, seats_[static_cast<size_t>(rank)]), describe(watch_.report(rank)),
+                    describe(own_report(steady_seconds()))),
+        {}, true);
   }
 
   // Rank 0 ends the run. `reason_of` ended by an error of its own, and is left to end itself.
@@ -469,15 +471,18 @@ class Control::Keeper {
 
   void settle_orphan() {
     if (orphaned_at_ == 0 || probed_ == 0) return;
-    if (!said_last_words_) {
+    const bool speaks = probed_ == 1;
+    const double past = steady_seconds() - orphaned_at_;
+    if (speaks && !said_last_words_) {
       said_last_words_ = true;
-      if (probed_ == 1) say(last_words_);
-      if (probed_ == 1 && links_[0].open()) send(links_[0], Kind::end, Writer().text(last_words_).take());
+      say(last_words_);
+      if (links_[0].open()) send(links_[0], Kind::end, Writer().text(last_words_).take());
       if (root_silent_) kill_silent({0});
     }
-    if (probed_ == 2 || ranks_.rank == ranks_.world - 1 || steady_seconds() > orphaned_at_ + kLingerSeconds) {
-      finish(7, last_words_);
-    }
+    // Others answer for as long as somebody may ask, and do not end rank 0 before the speaker has seen it silent, too.
+    if (past < kLingerSeconds && (root_silent_ || (speaks && ranks_.rank < ranks_.world - 1))) return;
+    if (root_silent_) kill_silent({0});
+    finish(7, last_words_);
   }
 
   // Those of this host that cannot end themselves.

@@ -21,7 +21,8 @@ std::string describe(const Report& report) {
   return fmt::format("step {}, {}", report.step, report.phase.empty() ? "at its beginning" : report.phase);
 }
 
-Watch::Watch(std::vector<Seat> seats, double now) : seats_(std::move(seats)), states_(seats_.size()) {
+Watch::Watch(std::vector<Seat> seats, double now)
+    : seats_(std::move(seats)), states_(seats_.size()), floor_since_(now) {
   for (State& state : states_) state.progress = state.heard = now;
 }
 
@@ -43,13 +44,14 @@ void Watch::forgive(double seconds) {
     state.progress += seconds;
     state.heard += seconds;
   }
+  floor_since_ += seconds;
 }
 
 bool Watch::all_gone() const {
   return std::all_of(states_.begin(), states_.end(), [](const State& state) { return state.gone; });
 }
 
-Watch::Verdict Watch::hang(double limit, double silence, double now) const {
+Watch::Verdict Watch::hang(double limit, double silence, double now) {
   std::vector<int> living, silent, slowest;
   for (int rank = 0; rank < static_cast<int>(states_.size()); ++rank) {
     if (!gone(rank)) living.push_back(rank);
@@ -64,7 +66,12 @@ Watch::Verdict Watch::hang(double limit, double silence, double now) const {
     slowest.push_back(rank);
     progress = std::max(progress, state(rank).progress);
   }
-  if (now - progress <= limit) return {};
+  // Ranks that waited for one that has now passed them get their time, too.
+  if (!report(last).same_place(floor_)) {
+    floor_ = report(last);
+    floor_since_ = now;
+  }
+  if (now - std::max(progress, floor_since_) <= limit) return {};
 
   Verdict verdict;
   verdict.silent = silent;
@@ -90,8 +97,8 @@ Watch::Verdict Watch::hang(double limit, double silence, double now) const {
     const State& at = state(rank);
     const bool is_silent = std::find(silent.begin(), silent.end(), rank) != silent.end();
     verdict.text += fmt::format(
-        "{}{} hangs at {}: {} for {:.1f} s, the watchdog's limit is {:g} s", i == 0 ? "" : "\n",
-        name_rank(rank, seats_[static_cast<size_t>(rank)]), describe(at.report),
+        "{}{} hangs{} at {}: {} for {:.1f} s, the watchdog's limit is {:g} s", i == 0 ? "" : "\n",
+        name_rank(rank, seats_[static_cast<size_t>(rank)]), is_silent ? ", last seen" : "", describe(at.report),
         is_silent ? "it sends nothing (stopped, or its host cannot be reached)" : "it lives and does not go on",
         now - (is_silent ? at.heard : at.progress), limit);
   }

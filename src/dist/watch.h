@@ -36,9 +36,10 @@ class Watch {
     std::string text;         // empty: all is well
     std::vector<int> silent;  // ranks that send nothing at all: they cannot end themselves
   };
-  // A hang: nobody came to the place of the slowest ranks, or went on from it, for `limit` seconds. Ranks that wait for
+  // A hang: the slowest place of all ranks is the same, and nobody came to it, for `limit` seconds. Ranks that wait for
   // a slow one are no hang while it goes on. Who sends nothing for more than `silence` seconds is taken for stopped.
-  Verdict hang(double limit, double silence, double now) const;
+  // To be asked regularly: it remembers when the slowest place last changed.
+  Verdict hang(double limit, double silence, double now);
 
  private:
   struct State {
@@ -52,6 +53,8 @@ class Watch {
 
   std::vector<Seat> seats_;
   std::vector<State> states_;
+  Report floor_;  // the slowest place when hang() was last asked
+  double floor_since_;
 };
 
 }  // namespace t6::dist
