@@ -80,3 +80,18 @@ if(T6_HAVE_CUDA AND NOT T6_CUDA_EMULATED)
                    "not found (scripts/setup.sh gets the first, cuDNN 9 has the second)")
   endif()
 endif()
+
+# NCCL, in CUDA builds: its header alone, the library is loaded at run time. T6_HAVE_NCCL, or not.
+set(T6_HAVE_NCCL OFF)
+if(T6_CUDA_EMULATED)
+  set(T6_HAVE_NCCL ON)
+elseif(T6_HAVE_CUDA)
+  find_path(T6_NCCL_INCLUDE nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS} /usr/local/include)
+  if(T6_NCCL_INCLUDE)
+    set(T6_HAVE_NCCL ON)
+    message(STATUS "t6: several GPUs by NCCL where it is found at run time")
+  else()
+    message(STATUS "t6: several GPUs by MPI at best, through host memory: nccl.h was not found (Debian package libnccl-dev of "
+                   "NVIDIA's repository)")
+  endif()
+endif()

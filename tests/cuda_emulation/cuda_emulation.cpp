@@ -1,7 +1,9 @@
+#include <atomic>
 #include <boost/context/detail/fcontext.hpp>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -303,10 +305,19 @@ cudaError_t run_grid(const cudaLaunchConfig_t& config, std::function<void()> thr
 
 }  // namespace t6_emulation
 
-// The runtime: one device, one stream that runs everything at once.
+// The runtime: one device, whose stream runs everything at once, and lazy streams beside it.
 
+struct t6_emulated_stream {
+  bool lazy = false;
+  std::deque<std::function<void()>> pending;
+  std::atomic<uint64_t> asked{0};  // how much was asked of it so far
+  uint64_t done = 0;               // lazy: how much of that has run
+  uint64_t behind_device = 0;      // lazy: how much of the device's work it waits for
+};
 struct t6_emulated_event {
   std::chrono::steady_clock::time_point at;
+  t6_emulated_stream* stream = nullptr;  // null: never recorded
+  uint64_t position = 0;                 // in its order
 };
 struct t6_emulated_graph {
   std::vector<std::function<void()>> work;
@@ -326,6 +337,20 @@ struct Device {
 Device& device() {
   static Device& state = *new Device;
   return state;
+}
+
+t6_emulated_stream& device_stream() {
+  static t6_emulated_stream& stream = *new t6_emulated_stream;
+  return stream;
+}
+
+void run_until(t6_emulated_stream& stream, uint64_t position) {
+  while (stream.done < position && !stream.pending.empty()) {
+    const std::function<void()> work = std::move(stream.pending.front());
+    stream.pending.pop_front();
+    ++stream.done;
+    work();
+  }
 }
 
 // T6_EMULATED_MEMORY sets the bytes the device has.
@@ -356,7 +381,21 @@ void release(t6_emulated_graph* graph) {
 
 }  // namespace
 
+void t6_emulation::enqueue_on(cudaStream_t stream, std::function<void()> work) {
+  if (!stream->lazy || device().capturing != nullptr) {
+    enqueue(std::move(work));
+  } else {
+    ++stream->asked;
+    stream->pending.push_back(std::move(work));
+  }
+}
+
+bool t6_emulation::follows_device(cudaStream_t stream) {
+  return stream->behind_device == device_stream().asked;
+}
+
 void t6_emulation::enqueue(std::function<void()> work) {
+  ++device_stream().asked;
   if (device().capturing != nullptr) {
     device().capturing->work.push_back(std::move(work));
   } else {
@@ -413,12 +452,37 @@ cudaError_t cudaDeviceSynchronize() {
   return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  static char the_stream;
-  *stream = reinterpret_cast<cudaStream_t>(&the_stream);
+  *stream = &device_stream();
   return cudaSuccess;
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t) {
-  return device().capturing != nullptr ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned, int) {
+  *stream = new t6_emulated_stream;
+  (*stream)->lazy = true;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
+  *least = 0;
+  *greatest = -1;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  run_until(*stream, stream->asked);
+  delete stream;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  if (event->stream == nullptr) return cudaSuccess;
+  if (event->stream->lazy) {
+    run_until(*event->stream, event->position);
+  } else {
+    stream->behind_device = std::max(stream->behind_device, event->position);
+  }
+  return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (device().capturing != nullptr) return cudaErrorStreamCaptureUnsupported;
+  run_until(*stream, stream->asked);
+  return cudaSuccess;
 }
 cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
   *status = device().capturing != nullptr ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
@@ -472,8 +536,8 @@ cudaError_t cudaFreeHost(void* data) {
   std::free(data);
   return cudaSuccess;
 }
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  t6_emulation::enqueue([=] { std::memmove(to, from, bytes); });
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+  t6_emulation::enqueue_on(stream, [=] { std::memmove(to, from, bytes); });
   return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
@@ -494,15 +558,21 @@ cudaError_t cudaEventCreate(cudaEvent_t* event) {
   *event = new t6_emulated_event{std::chrono::steady_clock::now()};
   return cudaSuccess;
 }
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  return cudaEventCreate(event);
+}
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   delete event;
   return cudaSuccess;
 }
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   event->at = std::chrono::steady_clock::now();
+  event->stream = stream;
+  event->position = stream->asked;
   return cudaSuccess;
 }
-cudaError_t cudaEventSynchronize(cudaEvent_t) {
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  if (event->stream != nullptr && event->stream->lazy) run_until(*event->stream, event->position);
   return cudaSuccess;
 }
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEvent_t to) {

@@ -32,6 +32,7 @@ void speed(const Rank& r);
 
 // These end in an error.
 void short_message(const Rank& r);  // rank 0 sends less than rank 1 expects: Error(peer)
+void unequal(const Rank& r);        // rank 1 sums a smaller tensor than the others: Error(peer) over nccl
 void aborted(const Rank& r);        // abort() while rank 0 waits for what never comes: Error(peer)
 void throws_alone(const Rank& r);   // rank 1 alone throws Error(numeric), the others go on
 

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "cases.h"
+#include "tensor/gpu.h"
 
 namespace {
 
@@ -27,15 +28,22 @@ dist::Ranks ranks_of_mpirun() {
 }
 
 const std::map<std::string, void (*)(const test::Rank&)> kCases = {
-    {"operations", test::operations}, {"many", test::many},   {"texts", test::texts},         {"tree", test::tree},
-    {"waiting", test::waiting},       {"speed", test::speed}, {"short", test::short_message}, {"abort", test::aborted},
-    {"throw", test::throws_alone},
+    {"operations", test::operations}, {"many", test::many},
+    {"texts", test::texts},           {"tree", test::tree},
+    {"waiting", test::waiting},       {"speed", test::speed},
+    {"short", test::short_message},   {"abort", test::aborted},
+    {"throw", test::throws_alone},    {"unequal", test::unequal},
 };
 
 int run(int argc, char** argv) {
   T6_CHECK(argc >= 4, "expected <mpi|nccl> <cpu|cuda> <case>...");
   const dist::Ranks ranks = ranks_of_mpirun();
-  const Device device = std::string(argv[2]) == "cuda" ? Device{Device::Kind::cuda, 0} : kCpu;
+  Device device = kCpu;
+  if (std::string(argv[2]) == "cuda") {
+    T6_CHECK(gpu::count() > 0, "{}", gpu::why_none());
+    device = {Device::Kind::cuda, ranks.local_rank % gpu::count()};
+    gpu::use(device.index);
+  }
   const std::unique_ptr<dist::Communicator> communicator = test::connect(argv[1], ranks, device);
   for (int i = 3; i < argc; ++i) {
     const auto found = kCases.find(argv[i]);

@@ -231,6 +231,7 @@ enum cudaMemPoolAttr { cudaMemPoolAttrReleaseThreshold = 4, cudaMemPoolAttrReser
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone = 0, cudaStreamCaptureStatusActive = 1 };
 inline constexpr unsigned cudaStreamNonBlocking = 1;
+inline constexpr unsigned cudaEventDisableTiming = 2;
 
 using cudaStream_t = struct t6_emulated_stream*;
 using cudaEvent_t = struct t6_emulated_event*;
@@ -260,6 +261,12 @@ cudaError_t cudaRuntimeGetVersion(int* version);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaDeviceSynchronize();
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
+// A stream with a priority is lazy: what is asked of it runs when somebody waits for it, and no sooner. So a wait that is
+// missing shows.
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int priority);
+cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status);
 cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device);
@@ -276,6 +283,7 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stre
 cudaError_t cudaMemset2DAsync(void* to, size_t pitch, int value, size_t width, size_t height, cudaStream_t stream);
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
 cudaError_t cudaEventCreate(cudaEvent_t* event);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
@@ -290,6 +298,10 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable);
 namespace t6_emulation {
 // Runs `work` now or, while the stream is captured, adds it to the graph.
 void enqueue(std::function<void()> work);
+// The same on a stream that may be lazy.
+void enqueue_on(cudaStream_t stream, std::function<void()> work);
+// Whether a lazy stream waits for all that was asked of the device so far.
+bool follows_device(cudaStream_t stream);
 // Runs `thread` once for every thread of the grid.
 cudaError_t run_grid(const cudaLaunchConfig_t& config, std::function<void()> thread);
 }  // namespace t6_emulation
