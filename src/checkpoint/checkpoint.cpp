@@ -74,16 +74,22 @@ void require_room(const fs::path& dir, uint64_t needed) {
       dir.string(), amount(needed), amount(available));
 }
 
-// Undoes the save, and throws what is being handled with what the user needs to know.
-[[noreturn]] void give_up(const fs::path& dir, int64_t step, uint64_t needed) {
+// How rank 0 tells of its own failures.
+std::string own_name(int world) {
+  return world > 1 ? "rank 0: " : "";
+}
+
+// Undoes the save, and throws what is being handled with what the user needs to know. `who`: "", or the rank.
+[[noreturn]] void give_up(const fs::path& dir, int64_t step, uint64_t needed, const std::string& who) {
   try {
     throw;
   } catch (const Error& error) {
     abandon(dir, step);
     if (error.code() != ExitCode::io) throw;
     fail(ExitCode::io,
-         "the checkpoint of step {} could not be saved: {}; it needs {}, and {} are free; older checkpoints are intact",
-         step, error.what(), amount(needed), amount(io::free_bytes(dir)));
+         "the checkpoint of step {} could not be saved: {}{}; it needs {}, and {} are free; older checkpoints are "
+         "intact",
+         step, who, error.what(), amount(needed), amount(io::free_bytes(dir)));
   } catch (...) {
     abandon(dir, step);
     throw;
@@ -159,6 +165,7 @@ Manifest merge(int64_t step, const std::vector<json>& reports) {
 Saved finish(const fs::path& dir, int64_t step, const std::vector<std::string>& texts, const SaveOptions& options) {
   Saved saved{dir / step_name(step), 0, {}};
   uint64_t needed = 0;
+  std::string who;  // failures of other ranks are told with their names
   try {
     std::vector<json> reports;
     for (const std::string& text : texts) {
@@ -167,11 +174,12 @@ Saved finish(const fs::path& dir, int64_t step, const std::vector<std::string>& 
     }
     Manifest manifest = merge(step, reports);
     manifest.facts = options.facts;
+    who = own_name(manifest.world);
     const std::string text = to_text(manifest);
     saved.bytes = manifest.bytes() + text.size();
     saved.warnings = commit(dir, step, text);
   } catch (...) {
-    give_up(dir, step, needed);
+    give_up(dir, step, needed, who);
   }
   remember_intact(saved.path);
   for (std::string& warning : retain(dir, step, options.retention)) saved.warnings.push_back(std::move(warning));
@@ -247,7 +255,7 @@ void begin(const fs::path& dir, int64_t step, const State& state, const Peers& p
     try {
       make_temporary(dir, step);
     } catch (...) {
-      give_up(dir, step, needed);
+      give_up(dir, step, needed, own_name(peers.world));
     }
     return std::string();
   });

@@ -2,7 +2,9 @@
 #include "checkpoint/checkpoint.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <numeric>
+#include <optional>
 
 #include "base/error.h"
 #include "base/format.h"
@@ -38,26 +40,48 @@ int list(const Options& options) {
   Table table;
   table.column("checkpoint", Table::Align::left);
   table.column("step");
+  table.column("ranks");
   table.column("tensors");
   table.column("size");
   table.column("state", Table::Align::left);
   for (const checkpoint::Entry& entry : entries) {
     const bool whole = entry.damage.empty();
-    table.row({entry.path.string(), std::to_string(entry.step), whole ? std::to_string(entry.tensor_count) : "?",
-               whole ? bytes_text(entry.bytes) : "?", whole ? "complete" : "damaged: " + entry.damage});
+    table.row({entry.path.string(), std::to_string(entry.step), whole ? std::to_string(entry.world) : "?",
+               whole ? std::to_string(entry.tensor_count) : "?", whole ? bytes_text(entry.bytes) : "?",
+               whole ? "complete" : "damaged: " + entry.damage});
   }
   print(entries.empty() ? fmt::format("{} holds no checkpoints\n", where.path.string()) : table.text());
   return 0;
+}
+
+// The checkpoint that a resumed run will use: the newest intact one of `all` or, when that is one alone, of its folder.
+std::optional<std::filesystem::path> resumed_from(const std::vector<checkpoint::Verified>& all,
+                                                  const CheckpointPath& where, bool deep) {
+  for (auto one = all.rbegin(); !where.one && one != all.rend(); ++one) {
+    if (one->damage.empty()) return one->path;
+  }
+  if (!where.one) return std::nullopt;
+  const std::vector<checkpoint::Entry> entries = checkpoint::list(where.path.parent_path());
+  for (auto entry = entries.rbegin(); entry != entries.rend(); ++entry) {
+    const bool known = entry->path.filename() == where.path.filename();
+    const std::string damage = known ? all.front().damage : checkpoint::verify(entry->path, deep).front().damage;
+    if (damage.empty()) return entry->path;
+  }
+  return std::nullopt;
 }
 
 int verify(const Options& options) {
   const CheckpointPath where = find_checkpoints(options.path);
   const std::vector<checkpoint::Verified> all = checkpoint::verify(where.path, options.deep);
   const auto damaged = std::count_if(all.begin(), all.end(), [](const auto& one) { return !one.damage.empty(); });
+  std::optional<std::filesystem::path> resumed;
+  if (damaged > 0) resumed = resumed_from(all, where, options.deep);
   if (options.json) {
     Json list = Json::array();
     for (const checkpoint::Verified& one : all) list.push_back(Json(checkpoint::to_json(one)));
-    print_json({{"path", where.path.string()}, {"damaged", damaged}, {"checkpoints", list}});
+    Json document = {{"path", where.path.string()}, {"damaged", damaged}, {"checkpoints", list}};
+    if (damaged > 0) document["resumed_from"] = resumed ? Json(resumed->string()) : Json();
+    print_json(document);
   } else {
     Table table;
     table.column("checkpoint", Table::Align::left);
@@ -73,7 +97,12 @@ int verify(const Options& options) {
     print(all.empty() ? fmt::format("{} holds no checkpoints\n", where.path.string()) : table.text());
   }
   if (damaged > 0) {
-    fail(ExitCode::checkpoint, "{} of {} checkpoints in {} are damaged", damaged, all.size(), where.path.string());
+    fail(ExitCode::checkpoint, "{} of {} checkpoints in {} are damaged; {}", damaged, all.size(), where.path.string(),
+         resumed ? fmt::format(
+                       "resuming will use {}, the newest intact one; restore the damaged from a copy, or delete them",
+                       resumed->filename().string())
+                 : "none is intact, so the run cannot be resumed: restore one from a copy, or start anew in another "
+                   "run folder");
   }
   return 0;
 }
@@ -93,6 +122,9 @@ int inspect(const Options& options) {
                                                          {"ranks", std::to_string(all.world)},
                                                          {"size", bytes_text(all.bytes)},
                                                          {"tensors", std::to_string(all.tensors.size())}};
+  size_t parts = 0;
+  for (const checkpoint::TensorFacts& tensor : all.tensors) parts += tensor.parts;
+  lines.emplace_back("parts", std::to_string(parts));
   for (const auto& [name, value] : all.scalars.items()) lines.emplace_back(name, scalar_text(value));
   print(label_lines(lines) + "\n");
   Table table;
@@ -103,10 +135,11 @@ int inspect(const Options& options) {
   table.column("min");
   table.column("max");
   table.column("not finite");
+  table.column("parts");
   for (const checkpoint::TensorFacts& tensor : all.tensors) {
     table.row({tensor.name, std::string(name_of(tensor.dtype)), to_string(tensor.shape),
                fmt::format("{:.4g}", tensor.norm), fmt::format("{:.4g}", tensor.min), fmt::format("{:.4g}", tensor.max),
-               std::to_string(tensor.nan_count + tensor.infinite_count)});
+               std::to_string(tensor.nan_count + tensor.infinite_count), std::to_string(tensor.parts)});
   }
   print(table.text());
   if (const auto config = all.facts.find("config"); config != all.facts.end() && config->is_string()) {

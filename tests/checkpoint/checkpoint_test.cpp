@@ -87,6 +87,27 @@ TEST_F(Checkpoint, OneTensorAtATimeIsHeld) {
   EXPECT_LE(most, before + 400'000);
 }
 
+// As earlier builds saved them: the same files, and each tensor in one line of the manifest.
+TEST_F(Checkpoint, FormatVersionOneIsRead) {
+  const Model model(1), loaded(50);
+  save(folder_, 5, model.state(5));
+  const fs::path path = folder_ / "step-00000005/manifest.json";
+  nlohmann::json manifest = nlohmann::json::parse(read_bytes(path));
+  manifest["version"] = 1;
+  manifest.erase("manifest_xxh3");
+  for (nlohmann::json& tensor : manifest["tensors"]) {
+    tensor["rank"] = 0;
+    tensor["xxh3"] = tensor["parts"][0][3];
+    tensor.erase("parts");
+  }
+  std::string body = manifest.dump();
+  body.back() = ',';
+  write_bytes(path, body + "\"manifest_xxh3\": \"" + io::hash_bytes(std::as_bytes(std::span(body))) + "\"\n}\n");
+  ASSERT_EQ(load(folder_, loaded.state())->scalars, model.state(5).scalars);
+  EXPECT_TRUE(loaded.equals(model));
+  EXPECT_EQ(verify(folder_, true).at(0).damage, "");
+}
+
 TEST_F(Checkpoint, DifferencesFromTheModelAreNamed) {
   const Model model(1);
   save(folder_, 1, model.state());
@@ -134,6 +155,30 @@ TEST_F(Checkpoint, RetentionKeepsTheLastAndTheMultiples) {
   options.retention = {1, 0};
   save(folder_, 110, model.state(), options);
   EXPECT_EQ(steps(folder_), (std::vector<int64_t>{110, 120, 130}));
+}
+
+// R5 and retention: what cannot be loaded again may not push out what can.
+TEST_F(Checkpoint, RetentionDoesNotCountDamagedOnes) {
+  const Model model(1, 2);
+  SaveOptions options;
+  options.retention = {100, 0};
+  for (int64_t step = 10; step <= 60; step += 10) save(folder_, step, model.state(step), options);
+  flip_bit(folder_ / "step-00000050/rank-00000.h5", 4000, 0);  // only reading it shows
+  fs::remove(folder_ / "step-00000040/rank-00000.h5");
+  fs::remove(folder_ / "step-00000010/manifest.json");  // beyond those that are counted
+  options.retention = {3, 0};
+  const Saved saved = save(folder_, 70, model.state(70), options);
+  EXPECT_EQ(names_in(folder_), (std::vector<std::string>{"step-00000010", "step-00000030", "step-00000040",
+                                                         "step-00000050", "step-00000060", "step-00000070"}));
+  ASSERT_EQ(saved.warnings.size(), 3u);
+  EXPECT_TRUE(contains(saved.warnings[0], "step 50 is damaged") && contains(saved.warnings[0], "not counted"))
+      << saved.warnings[0];
+  // Said once; and what was repaired counts again.
+  flip_bit(folder_ / "step-00000050/rank-00000.h5", 4000, 0);
+  options.retention = {2, 0};
+  EXPECT_TRUE(save(folder_, 55, model.state(55), options).warnings.empty());
+  EXPECT_EQ(names_in(folder_), (std::vector<std::string>{"step-00000010", "step-00000040", "step-00000050",
+                                                         "step-00000055", "step-00000060", "step-00000070"}));
 }
 
 TEST_F(Checkpoint, LeftoversAreRemovedAndForeignFilesAreNot) {

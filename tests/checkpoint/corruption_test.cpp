@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/checkpoint_support.h"
+#include "checkpoint/ranks_support.h"
 
 namespace t6::checkpoint {
 namespace {
@@ -176,6 +176,125 @@ TEST_F(Corruption, NoneIntactIsAnErrorThatNamesEach) {
   const std::vector<Entry> entries = list(folder_);
   ASSERT_EQ(entries.size(), 2u);
   EXPECT_TRUE(contains(entries[0].damage, "missing"));
+}
+
+// The same damage in the files of two ranks, found by two others.
+class CorruptionOfRanks : public Corruption {
+ protected:
+  void SetUp() override {
+    Corruption::SetUp();
+    io::remove_all(folder_);
+    save_in_parts(folder_, 1, old_, 2, 100);
+    save_in_parts(folder_, 2, new_, 2, 100);
+  }
+
+  // True when both loaded the newest, false after both fell back with the same warning, which names `culprit`.
+  bool both_load_newest(const std::string& culprit) {
+    const Parts parts(2, old_, 60);
+    std::array<std::optional<Loaded>, 2> loaded;
+    expect_no_error(run_ranks(2, [&](const Peers& peers) {
+      loaded.at(static_cast<size_t>(peers.rank)) = load(folder_, parts.state(peers.rank), {}, peers);
+    }));
+    if (!loaded[0] || !loaded[1]) {
+      ADD_FAILURE() << "nothing loaded";
+      return false;
+    }
+    EXPECT_EQ(loaded[0]->step, loaded[1]->step);
+    EXPECT_EQ(loaded[0]->warnings, loaded[1]->warnings);
+    EXPECT_EQ(loaded[0]->scalars, loaded[1]->scalars);
+    const bool newest_used = loaded[0]->step == 2;
+    EXPECT_TRUE(parts.are(newest_used ? new_ : old_));
+    EXPECT_EQ(loaded[0]->warnings.size(), newest_used ? 0u : 1u);
+    for (const std::string& warning : loaded[0]->warnings) EXPECT_TRUE(contains(warning, culprit)) << warning;
+    return newest_used;
+  }
+  const std::vector<std::string> rank_files_{"rank-00000.h5", "rank-00001.h5", "manifest.json"};
+};
+
+TEST_F(CorruptionOfRanks, AFlipInEveryBlockIsFound) {
+  int flips = 0;
+  for (const std::string& file : rank_files_) {
+    const std::string good = read_bytes(newest() / file);
+    for (size_t block = 0; block < good.size(); block += kBlock) {
+      const Philox random(block, RngPurpose::test);
+      for (int i = 0; i < 3; ++i) {
+        const size_t offset = block + random.below(2 * i, std::min(kBlock, good.size() - block));
+        flip_bit(newest() / file, offset, static_cast<int>(random.below(2 * i + 1, 8)));
+        EXPECT_FALSE(both_load_newest(file)) << file << " at " << offset;
+        ++flips;
+        write_bytes(newest() / file, good);
+      }
+    }
+  }
+  EXPECT_GT(flips, 20);
+  EXPECT_TRUE(both_load_newest("")) << "control: undone damage is no damage";
+}
+
+TEST_F(CorruptionOfRanks, MissingCutAndMisplacedFilesAreFound) {
+  for (const std::string& file : rank_files_) {
+    const std::string good = read_bytes(newest() / file);
+    fs::remove(newest() / file);
+    EXPECT_FALSE(both_load_newest(file)) << file << " missing";
+    io::make_directories(newest() / file);
+    EXPECT_FALSE(both_load_newest(file)) << file << " is a folder";
+    io::remove_all(newest() / file);
+    for (const size_t size : {size_t{0}, size_t{512}, good.size() / 2, good.size() - 1}) {
+      write_bytes(newest() / file, good.substr(0, size));
+      EXPECT_FALSE(both_load_newest(file)) << file << " cut to " << size;
+    }
+    write_bytes(newest() / file, good);
+  }
+  const fs::path one = newest() / "rank-00000.h5", other = newest() / "rank-00001.h5", aside = folder_ / "aside";
+  fs::rename(one, aside);
+  fs::rename(other, one);
+  fs::rename(aside, other);
+  EXPECT_FALSE(both_load_newest("rank-0000"));
+  fs::rename(one, aside);
+  fs::rename(other, one);
+  fs::rename(aside, other);
+  EXPECT_TRUE(both_load_newest(""));
+}
+
+// Of the same step by the same ranks in the same sizes, from another run.
+TEST_F(CorruptionOfRanks, FilesOfTwoSavesMixedAreFound) {
+  const Model third(20);
+  save_in_parts(folder_ / "other", 2, third, 2, 100);
+  for (const std::string& file : rank_files_) {
+    const std::string good = read_bytes(newest() / file);
+    const std::string foreign = read_bytes(folder_ / "other/step-00000002" / file);
+    write_bytes(newest() / file, foreign);
+    if (file != "manifest.json") {
+      EXPECT_EQ(good.size(), foreign.size());
+      EXPECT_FALSE(both_load_newest(file));
+    } else {
+      EXPECT_FALSE(both_load_newest("rank-0000"));
+    }
+    write_bytes(newest() / file, good);
+  }
+  EXPECT_TRUE(both_load_newest(""));
+}
+
+// A manifest that was signed again after its parts were changed.
+TEST_F(CorruptionOfRanks, PartsThatDoNotMakeUpTheirTensorAreFound) {
+  const fs::path path = newest() / "manifest.json";
+  const std::string good = read_bytes(path);
+  const auto sign = [&](const std::string& body) {
+    write_bytes(path, body + "\"manifest_xxh3\": \"" + io::hash_bytes(std::as_bytes(std::span(body))) + "\"\n}\n");
+  };
+  const std::string body = good.substr(0, good.find("\"manifest_xxh3\""));
+  const size_t first = body.find("[0,0,100,"), second = body.find(",[1,100,100,"), third = body.find(",[0,200,100,");
+  ASSERT_NE(third, std::string::npos);
+  sign(body.substr(0, second) + body.substr(third));
+  EXPECT_FALSE(both_load_newest("elements [100, 200) are in no part"));
+  sign(body.substr(0, second) + body.substr(second, third - second) + body.substr(second));
+  EXPECT_FALSE(both_load_newest("elements from 100 are in more than one part"));
+  sign(body.substr(0, first) + "[0,0,101," + body.substr(first + 9));
+  EXPECT_FALSE(both_load_newest("elements from 100 are in more than one part"));
+  // Parts that fit, of which the files know nothing.
+  sign(body.substr(0, second) + ",[0,100,100," + body.substr(second + 12));
+  EXPECT_FALSE(both_load_newest("@100"));
+  sign(body);
+  EXPECT_TRUE(both_load_newest(""));
 }
 
 }  // namespace

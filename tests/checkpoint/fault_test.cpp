@@ -10,9 +10,10 @@
 #include <cerrno>
 #include <csignal>
 #include <functional>
+#include <mutex>
 
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/checkpoint_support.h"
+#include "checkpoint/ranks_support.h"
 
 namespace t6::checkpoint {
 namespace {
@@ -38,7 +39,9 @@ class Fault : public ScratchTest {
   }
   std::vector<Call> record(const std::function<void()>& f) {
     std::vector<Call> calls;
+    std::mutex mutex;  // ranks may be threads
     io::set_fault_hook([&](DiskCall what, const fs::path& path, size_t&) {
+      const std::lock_guard lock(mutex);
       calls.push_back({what, path});
       return 0;
     });
@@ -50,7 +53,7 @@ class Fault : public ScratchTest {
 };
 
 // What a power cut may not find in another order, as a list of complaints; empty when right.
-std::string order_fault(const std::vector<Call>& calls, const fs::path& dir) {
+std::string order_fault(const std::vector<Call>& calls, const fs::path& dir, int rank = 0) {
   const fs::path temporary = dir / ".tmp-step-00000002";
   const auto find = [&](DiskCall what, const fs::path& path) {
     const auto is = [&](const Call& call) { return call.what == what && call.path == path; };
@@ -65,7 +68,7 @@ std::string order_fault(const std::vector<Call>& calls, const fs::path& dir) {
     return last;
   };
   const ptrdiff_t missing = static_cast<ptrdiff_t>(calls.size());
-  const fs::path payload = temporary / "rank-00000.h5", manifest = temporary / "manifest.json";
+  const fs::path payload = temporary / fmt::format("rank-{:05}.h5", rank), manifest = temporary / "manifest.json";
   const std::vector<std::pair<const char*, ptrdiff_t>> wanted{
       {"last write of the payload", last_write(payload)},
       {"fsync of the payload", find(DiskCall::sync, payload)},
@@ -90,6 +93,41 @@ std::string order_fault(const std::vector<Call>& calls, const fs::path& dir) {
   return faults;
 }
 
+std::string order_faults(const std::vector<Call>& calls, const fs::path& dir, int world) {
+  std::string faults;
+  for (int rank = 0; rank < world; ++rank) faults += order_fault(calls, dir, rank);
+  return faults;
+}
+
+// Controls: the recorded order of a save by `world` ranks broken on purpose in each place must be noticed. How many
+// there are.
+int controls_that_fail(const std::vector<Call>& calls, const fs::path& dir, int world) {
+  int controls = 0;
+  for (size_t i = 0; i < calls.size(); ++i) {
+    std::vector<Call> broken = calls;
+    broken.erase(broken.begin() + static_cast<ptrdiff_t>(i));
+    const bool is_retention =
+        i > 0 && calls[i - 1].what == DiskCall::rename && calls[i - 1].path == dir / "step-00000001";
+    // That of the temporary folder's own entry: a power cut may forget the folder as long as it is temporary.
+    const bool is_creation = i > 0 && calls[i - 1].what == DiskCall::make_directory;
+    const bool orders = !is_retention && !is_creation;
+    if ((calls[i].what == DiskCall::sync || calls[i].what == DiskCall::sync_directory) && orders) {
+      EXPECT_NE(order_faults(broken, dir, world), "") << "without " << name_of(calls[i].what) << " " << calls[i].path;
+      ++controls;
+    }
+    if (calls[i].what == DiskCall::rename && calls[i].path == dir / ".tmp-step-00000002") {
+      for (size_t j = 0; j < i; ++j) {
+        if (calls[j].what != DiskCall::sync && calls[j].what != DiskCall::sync_directory) continue;
+        std::vector<Call> early = broken;
+        early.insert(early.begin() + static_cast<ptrdiff_t>(j), calls[i]);
+        EXPECT_NE(order_faults(early, dir, world), "") << "rename before call " << j;
+        ++controls;
+      }
+    }
+  }
+  return controls;
+}
+
 TEST_F(Fault, PayloadManifestFolderRenameParentAreSyncedInThisOrder) {
   const Model model(1);
   save(folder_, 1, model.state());
@@ -98,31 +136,18 @@ TEST_F(Fault, PayloadManifestFolderRenameParentAreSyncedInThisOrder) {
   const std::vector<Call> calls = record([&] { save(folder_, 2, model.state(), options); });
   EXPECT_EQ(order_fault(calls, folder_), "");
 
-  // Controls: the recorded order broken on purpose in each place must be noticed.
-  int controls = 0;
-  for (size_t i = 0; i < calls.size(); ++i) {
-    std::vector<Call> broken = calls;
-    broken.erase(broken.begin() + static_cast<ptrdiff_t>(i));
-    const bool is_retention =
-        i > 0 && calls[i - 1].what == DiskCall::rename && calls[i - 1].path == folder_ / "step-00000001";
-    // That of the temporary folder's own entry: a power cut may forget the folder as long as it is temporary.
-    const bool is_creation = i > 0 && calls[i - 1].what == DiskCall::make_directory;
-    const bool orders = !is_retention && !is_creation;
-    if ((calls[i].what == DiskCall::sync || calls[i].what == DiskCall::sync_directory) && orders) {
-      EXPECT_NE(order_fault(broken, folder_), "") << "without " << name_of(calls[i].what) << " " << calls[i].path;
-      ++controls;
-    }
-    if (calls[i].what == DiskCall::rename && calls[i].path == folder_ / ".tmp-step-00000002") {
-      for (size_t j = 0; j < i; ++j) {
-        if (calls[j].what != DiskCall::sync && calls[j].what != DiskCall::sync_directory) continue;
-        std::vector<Call> early = broken;
-        early.insert(early.begin() + static_cast<ptrdiff_t>(j), calls[i]);
-        EXPECT_NE(order_fault(early, folder_), "") << "rename before call " << j;
-        ++controls;
-      }
-    }
-  }
-  EXPECT_EQ(controls, 8);
+  EXPECT_EQ(controls_that_fail(calls, folder_, 1), 8);
+}
+
+// R24 with several ranks: no file of any rank may be without its fsync when the folder gets its name.
+TEST_F(Fault, FilesOfAllRanksAreSyncedBeforeTheRename) {
+  const Model model(1);
+  save_in_parts(folder_, 1, model, 3, 100);
+  SaveOptions options;
+  options.retention.keep_last = 1;
+  const std::vector<Call> calls = record([&] { save_in_parts(folder_, 2, model, 3, 100, options); });
+  EXPECT_EQ(order_faults(calls, folder_, 3), "");
+  EXPECT_EQ(controls_that_fail(calls, folder_, 3), 12);
 }
 
 TEST_F(Fault, NothingOutsideTheFolderIsTouched) {
@@ -203,6 +228,75 @@ TEST_F(Fault, EnospcAfterAShortWriteLeavesTheOlderCheckpoint) {
 }
 TEST_F(Fault, EioWhileReplacingAStepLeavesOneOfTheTwo) {
   expect_survives(folder_, 1, EIO, false, false);
+}
+
+// The same on one of three ranks: all end with one Error that names it, or all have saved.
+void expect_ranks_survive(const fs::path& folder, int victim, int error, bool sticky, bool short_writes) {
+  constexpr int kWorld = 3;
+  const Model old_model(1), new_model(10);
+  const fs::path dir = folder / fmt::format("{}-{}-{}-{}", victim, error, sticky, short_writes);
+  size_t calls = SIZE_MAX;
+  int failed = 0;
+  for (size_t stop = 0; stop < calls; ++stop) {
+    io::remove_all(dir);
+    save_in_parts(dir, 1, old_model, 2, 100);
+    size_t count = 0;
+    io::set_fault_hook([&](DiskCall what, const fs::path&, size_t& bytes) {
+      if (this_rank != victim) return 0;  // count belongs to one thread
+      const size_t now = count++;
+      const bool full = what == DiskCall::write || what == DiskCall::create || what == DiskCall::make_directory ||
+                        what == DiskCall::truncate;
+      if (short_writes && what == DiskCall::write && now + 1 == stop) bytes = (bytes + 1) / 2;
+      return now == stop || (sticky && now > stop && full) ? error : 0;
+    });
+    SaveOptions options;
+    options.retention.keep_last = 1;
+    const auto caught = common_error(run_ranks(kWorld, [&](const Peers& peers) {
+      save(dir, 2, part_of(new_model, peers.rank, kWorld, 100, 2), options, peers);
+    }));
+    io::set_fault_hook({});
+    if (count <= stop) calls = stop;  // the save has no further calls on this rank
+    if (caught) {
+      ++failed;
+      EXPECT_EQ(caught->code(), ExitCode::io) << caught->what();
+      for (const std::string& part : {std::string(std::strerror(error)), fmt::format("rank {}: ", victim),
+                                      std::string("bytes) are free; older checkpoints are intact")}) {
+        EXPECT_TRUE(contains(caught->what(), part)) << caught->what();
+      }
+    }
+    const std::vector<Entry> entries = list(dir);
+    ASSERT_FALSE(entries.empty()) << "call " << stop;
+    for (const Entry& entry : entries) EXPECT_EQ(entry.damage, "") << "call " << stop;
+    const Parts parts(2, old_model, 60);
+    bool is_new = false;
+    expect_no_error(run_ranks(2, [&](const Peers& peers) {
+      const std::optional<Loaded> back = load(dir, parts.state(peers.rank), {}, peers);
+      ASSERT_TRUE(back);
+      EXPECT_TRUE(back->warnings.empty());
+      if (peers.rank == 0) is_new = back->step == 2;
+    }));
+    EXPECT_TRUE(parts.are(is_new ? new_model : old_model)) << "call " << stop;
+    EXPECT_TRUE(is_new || caught) << "call " << stop;
+    if (caught && !is_new) {
+      for (const auto& entry : fs::directory_iterator(dir)) {
+        EXPECT_EQ(entry.path().filename(), "step-00000001") << "call " << stop;
+      }
+    }
+    save_in_parts(dir, 2, new_model, kWorld, 100);
+    const Model loaded(50);
+    EXPECT_TRUE(load(dir, loaded.state())->step == 2 && loaded.equals(new_model)) << "call " << stop;
+  }
+  EXPECT_GT(failed, victim == 0 ? 10 : 5);
+}
+
+TEST_F(Fault, EioAtAnyCallOfARankLeavesTheOlderCheckpoint) {
+  for (const int victim : {0, 1, 2}) expect_ranks_survive(folder_, victim, EIO, false, false);
+}
+TEST_F(Fault, EnospcAtAnyCallOfARankLeavesTheOlderCheckpoint) {
+  for (const int victim : {0, 1, 2}) expect_ranks_survive(folder_, victim, ENOSPC, true, false);
+}
+TEST_F(Fault, EnospcAfterAShortWriteOfARankLeavesTheOlderCheckpoint) {
+  for (const int victim : {0, 1, 2}) expect_ranks_survive(folder_, victim, ENOSPC, true, true);
 }
 
 TEST_F(Fault, NoRoomIsSaidBeforeAnythingIsWritten) {

@@ -38,6 +38,48 @@ TEST_F(Hdf5File, TensorsComeBackBitForBit) {
   }
 }
 
+// Any range of the flattened tensor, also one that begins and ends within rows and chunks.
+TEST_F(Hdf5File, RangesComeBackBitForBit) {
+  const fs::path path = folder_ / "x.h5";
+  Hdf5Writer writer(path);
+  const std::vector<Shape> small{Shape{}, Shape{7}, Shape{2, 3}, Shape{2, 3, 4}, Shape{3, 1, 2, 1, 3}};
+  const std::vector<Shape> large{Shape{700'001}, Shape{700, 999}, Shape{2, 300'001}, Shape{3, 5, 7, 11, 401}};
+  std::vector<Tensor> tensors;
+  for (const std::vector<Shape>& shapes : {small, large}) {
+    for (const Shape& shape : shapes) {
+      tensors.push_back(random_bits(tensors.size(), shape, DType::f32));
+      writer.write(std::to_string(tensors.size()), tensors.back());
+    }
+  }
+  writer.close();
+  Hdf5Reader reader = open(path);
+  const auto expect_range = [&](size_t i, int64_t begin, int64_t count) {
+    const Tensor into = Tensor::zeros({count}, DType::f32);
+    reader.read(std::to_string(i + 1), tensors[i].shape(), begin, into);
+    EXPECT_TRUE(same_bits(into, tensors[i].slice(begin, {count}))) << to_string(tensors[i].shape()) << begin << count;
+  };
+  for (size_t i = 0; i < small.size(); ++i) {
+    const int64_t numel = tensors[i].numel();
+    for (int64_t begin = 0; begin < numel; ++begin) {
+      for (int64_t count = 1; count <= numel - begin; ++count) expect_range(i, begin, count);
+    }
+  }
+  const Philox random(1, RngPurpose::test);
+  for (size_t i = small.size(); i < tensors.size(); ++i) {
+    const auto numel = static_cast<uint64_t>(tensors[i].numel());
+    for (uint64_t n = 0; n < 10; ++n) {
+      const uint64_t begin = random.below(100 * i + 2 * n, numel),
+                     count = 1 + random.below(100 * i + 2 * n + 1, numel - begin);
+      expect_range(i, static_cast<int64_t>(begin), static_cast<int64_t>(count));
+    }
+  }
+  const Tensor two = Tensor::zeros({2}, DType::f32);
+  for (const int64_t begin : {-1, 6, 7}) {
+    EXPECT_EQ(error_of([&] { reader.read("2", {7}, begin, two); }).code(), ExitCode::internal);
+  }
+  EXPECT_EQ(error_of([&] { reader.read("2", {8}, 0, two); }).code(), ExitCode::checkpoint);
+}
+
 TEST_F(Hdf5File, AttributesComeBack) {
   Hdf5Writer writer(folder_ / "x.h5");
   writer.set_attribute("step", int64_t{-1234567890123});

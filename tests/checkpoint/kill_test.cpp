@@ -2,7 +2,7 @@
 #include <sys/wait.h>
 
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/checkpoint_support.h"
+#include "checkpoint/ranks_support.h"
 
 namespace t6::checkpoint {
 namespace {
@@ -79,6 +79,70 @@ class CheckpointKill : public ScratchTest {
     EXPECT_GT(new_found, 0);
   }
 };
+
+// One of three ranks ends at each of its calls; the others learn that it is gone and end, too, without cleaning up.
+void kill_a_rank_everywhere(const fs::path& folder, int victim, bool torn) {
+  constexpr int kWorld = 3;
+  const Model old_model(1), new_model(10);
+  int kills = 0, old_found = 0;
+  for (size_t stop = 0;; ++stop) {
+    io::remove_all(folder);
+    save_in_parts(folder, 10, old_model, 2, 100);
+    save_in_parts(folder, 20, old_model, kWorld, 100);
+    const std::vector<int> statuses = run_processes(kWorld, [&](const Peers& peers) {
+      size_t count = 0;
+      io::set_fault_hook([&, rank = peers.rank](io::DiskCall call, const fs::path&, size_t& bytes) {
+        if (rank != victim) return 0;
+        if (count > stop) ::_exit(kKilled);
+        if (count++ == stop) {
+          if (!torn || call != io::DiskCall::write) ::_exit(kKilled);
+          bytes = (bytes + 1) / 2;  // this part arrives, then the end
+        }
+        return 0;
+      });
+      SaveOptions options;
+      options.retention = {2, 0};
+      save(folder, 30, part_of(new_model, peers.rank, kWorld, 100, 30), options, peers);
+    });
+    if (statuses[static_cast<size_t>(victim)] == 0) {
+      EXPECT_EQ(statuses, std::vector<int>(kWorld, 0));
+      break;
+    }
+    ++kills;
+    for (int rank = 0; rank < kWorld; ++rank) {
+      const int expected = rank == victim ? kKilled : static_cast<int>(ExitCode::peer);
+      EXPECT_EQ(statuses[static_cast<size_t>(rank)], expected) << "rank " << rank << " at call " << stop;
+    }
+    for (const Entry& entry : list(folder)) EXPECT_EQ(entry.damage, "") << "call " << stop;
+    open_folder(folder);
+    for (const auto& entry : fs::directory_iterator(folder)) {
+      EXPECT_EQ(entry.path().filename().string().rfind("step-", 0), 0u) << entry.path();
+    }
+    const Parts parts(2, old_model, 60);
+    int64_t step = 0;
+    expect_no_error(run_ranks(2, [&](const Peers& peers) {
+      const std::optional<Loaded> back = load(folder, parts.state(peers.rank), {}, peers);
+      ASSERT_TRUE(back) << "call " << stop;
+      EXPECT_TRUE(back->warnings.empty());
+      if (peers.rank == 0) step = back->step;
+    }));
+    EXPECT_TRUE(step == 20 || (step == 30 && victim == 0)) << step;
+    EXPECT_TRUE(parts.are(step == 30 ? new_model : old_model)) << "call " << stop;
+    old_found += step == 20;
+    save_in_parts(folder, 30, new_model, kWorld, 100);  // the same command again
+    const Model loaded(50);
+    EXPECT_TRUE(load(folder, loaded.state())->step == 30 && loaded.equals(new_model));
+  }
+  EXPECT_GT(kills, victim == 0 ? 15 : 5);
+  EXPECT_EQ(old_found < kills, victim == 0) << "only rank 0 does anything after the commit";
+}
+
+TEST_F(CheckpointKill, OneRankAtEveryCallOfASave) {
+  for (const int victim : {0, 1, 2}) kill_a_rank_everywhere(folder_, victim, false);
+}
+TEST_F(CheckpointKill, OneRankWithinEveryWriteOfASave) {
+  for (const int victim : {0, 2}) kill_a_rank_everywhere(folder_, victim, true);
+}
 
 TEST_F(CheckpointKill, AtEveryCallOfASave) {
   kill_everywhere(30, false);

@@ -84,7 +84,8 @@ TEST_F(RunCommands, FromTextToAModelThatWrites) {
   ASSERT_EQ(list.at("checkpoints").size(), 3);
   EXPECT_EQ(list.at("checkpoints").at(2).at("step"), 30);
   EXPECT_TRUE(contains(expect_ok({"checkpoint", "verify", "runs/tiny", "--deep"}).out, "intact"));
-  EXPECT_TRUE(contains(expect_ok({"checkpoint", "inspect", "runs/tiny"}).out, "params/"));
+  const std::string shown = expect_ok({"checkpoint", "inspect", "runs/tiny"}).out;
+  for (const char* part : {"params/", "ranks", "parts"}) EXPECT_TRUE(contains(shown, part)) << shown;
   const json inspected =
       json::parse(expect_ok({"checkpoint", "inspect", "runs/tiny/checkpoints/step-00000020", "--json"}).out);
   EXPECT_EQ(inspected.at("step"), 20);
@@ -323,7 +324,29 @@ TEST_F(RunCommands, UnusableCheckpointsExit4) {
   const Outcome verify = run({"checkpoint", "verify", "runs/tiny", "--json"});
   EXPECT_EQ(verify.code, 4);
   EXPECT_EQ(json::parse(verify.out).at("damaged"), 1);
-  EXPECT_TRUE(contains(verify.err, "1 of 1 checkpoints"));
+  EXPECT_TRUE(json::parse(verify.out).at("resumed_from").is_null());
+  EXPECT_TRUE(contains(verify.err, "1 of 1 checkpoints") && contains(verify.err, "none is intact")) << verify.err;
+}
+
+TEST_F(RunCommands, VerifySaysWhatResumingWillUse) {
+  make_data();
+  expect_ok({"train", "--config", "tiny.yaml", "checkpoint.every=10", "train.steps=30"});
+  const auto damage = [&](const char* name) {
+    std::filesystem::remove(folder() / "runs/tiny/checkpoints" / name / "rank-00000.h5");
+  };
+  damage("step-00000030");
+  expect_refused({"checkpoint", "verify", "runs/tiny"}, 4, {"1 of 3 checkpoints", "resuming will use step-00000020"});
+  expect_refused({"checkpoint", "verify", "runs/tiny/checkpoints/step-00000030"}, 4,
+                 {"1 of 1 checkpoints", "resuming will use step-00000020"});
+  damage("step-00000010");
+  expect_refused({"checkpoint", "verify", "runs/tiny/checkpoints/step-00000010"}, 4,
+                 {"resuming will use step-00000020"});
+  const Outcome verify = run({"checkpoint", "verify", "runs/tiny", "--json"});
+  EXPECT_TRUE(json::parse(verify.out).at("resumed_from").get<std::string>().ends_with("step-00000020")) << verify.out;
+  damage("step-00000020");
+  expect_refused({"checkpoint", "verify", "runs/tiny/checkpoints/step-00000010"}, 4, {"none is intact"});
+  const json list = json::parse(expect_ok({"checkpoint", "list", "runs/tiny", "--json"}).out);
+  EXPECT_EQ(list.at("checkpoints").size(), 3) << "verifying changes nothing";
 }
 
 TEST_F(RunCommands, TwoTrainersCannotShareARunFolderAndASignalSaves) {
