@@ -27,11 +27,12 @@
 namespace t6::dist {
 namespace {
 
-constexpr double kFinishSeconds = 1;  // for the hook and the log at the end
-constexpr double kProbeSeconds = 1;   // for another rank to say that it lives
-constexpr double kLingerSeconds = 2;  // to answer those who ask whether this rank lives
-constexpr double kUnwindSeconds = 5;  // for a rank that said why to end itself
-constexpr size_t kProbes = 32;        // ranks asked at once
+constexpr double kFinishSeconds = 1;      // for the hook and the log at the end
+constexpr double kProbeSeconds = 1;       // for another rank to say that it lives
+constexpr double kLingerSeconds = 2;      // to answer those who ask whether this rank lives
+constexpr double kUnderstandSeconds = 2;  // for the cause of a communicator's failure to be heard
+constexpr double kUnwindSeconds = 5;      // for a rank that said why to end itself
+constexpr size_t kProbes = 32;            // ranks asked at once
 constexpr size_t kMaxSmall = size_t{128} << 10;
 
 std::string to_text(const Report& report) {
@@ -141,9 +142,10 @@ class Control::Keeper {
     wake();
   }
 
-  void set_on_end(std::function<void()> hook) {
+  void watch_over(std::function<std::string()> failure, std::function<void()> abort) {
     const std::lock_guard lock(mutex_);
-    on_end_ = std::move(hook);
+    failure_ = std::move(failure);
+    on_end_ = std::move(abort);
   }
   void set_watchdog(double seconds) { watchdog_ = seconds; }
   const std::vector<Seat>& seats() const { return seats_; }
@@ -219,6 +221,7 @@ class Control::Keeper {
     const Report report = own_report(now);
     const double limit = watchdog_;
     if (left_at_ > 0 && now > left_at_ + kUnwindSeconds) finish(7, {});
+    look_after_communicator(now);
     if (is_root()) {
       watch_.on_report(0, report, now);
       for (Link& link : links_) {
@@ -236,6 +239,25 @@ class Control::Keeper {
                          name_rank(0, seats_[0]), now - root_heard_, limit, name_rank(ranks_.rank, own_seat()),
                          describe(report)),
              true);
+    }
+  }
+
+  // Most often an operation fails because a rank is gone, which the channel is about to hear with its name.
+  void look_after_communicator(double now) {
+    if (left_at_ > 0 || orphaned_at_ > 0 || overlooks(Sign::failure)) return;
+    std::string text;
+    {
+      const std::lock_guard lock(mutex_);
+      if (failure_) text = failure_();
+    }
+    if (text.empty()) return;
+    if (failed_at_ == 0) failed_at_ = now;
+    if (now - failed_at_ < kUnderstandSeconds) return;
+    if (is_root()) {
+      end_all(fmt::format("{} could not go on at {}: {}", name_rank(0, own_seat()), describe(own_report(now)), text),
+              {}, true);
+    } else {
+      send(links_[0], Kind::why, to_text(own_report(now)) + Writer().text(text).take());
     }
   }
 
@@ -545,6 +567,7 @@ class Control::Keeper {
   double root_heard_;                              // when rank 0 last sent anything
   std::vector<std::deque<std::string>> gathered_;  // of rank 0: texts that came, by rank
   double left_at_ = 0;                             // this rank's own error was said; 0: it has none
+  double failed_at_ = 0;    // the communicator; 0: it did not
   double orphaned_at_ = 0;                         // rank 0 is gone since; 0: it is there
   bool root_silent_ = false, said_last_words_ = false;
   std::string last_words_;
@@ -557,6 +580,7 @@ class Control::Keeper {
   std::deque<Frame> posted_;
   std::optional<std::vector<std::string>> result_;
   bool said_ = false, over_ = false, all_gone_ = false;
+  std::function<std::string()> failure_;
   std::function<void()> on_end_;
 
   Socket wake_;  // an eventfd
@@ -580,8 +604,8 @@ bool Control::say_why(std::string_view text) noexcept {
 void Control::goodbye() {
   keeper_->goodbye();
 }
-void Control::set_on_end(std::function<void()> hook) {
-  keeper_->set_on_end(std::move(hook));
+void Control::watch_over(std::function<std::string()> failure, std::function<void()> abort) {
+  keeper_->watch_over(std::move(failure), std::move(abort));
 }
 void Control::set_watchdog(double seconds) {
   keeper_->set_watchdog(seconds);

@@ -24,7 +24,7 @@
 namespace t6::dist {
 
 // What the channel notices, for tests that have it overlook one.
-enum class Sign : uint8_t { report, closure, hang, silence };
+enum class Sign : uint8_t { report, closure, hang, silence, failure };
 
 struct ControlOptions {
   double watchdog = 0;                 // seconds; 0: hangs are not looked for
@@ -57,8 +57,9 @@ class Control {
   // The run of this rank is at its end. Waits until all ranks say so; after it nothing is watched and ranks may go.
   void goodbye();
 
-  // Called before the thread ends the process: aborts the communicator. It gets a second.
-  void set_on_end(std::function<void()> hook);
+  // Looks after the communicator, too: what `failure` says ends the run ("" while all is well; asked every second by the
+  // thread), and `abort` is called before the thread ends the process, and gets a second.
+  void watch_over(std::function<std::string()> failure, std::function<void()> abort);
   void set_watchdog(double seconds);
 
   const std::vector<Seat>& seats() const;  // by rank

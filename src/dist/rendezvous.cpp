@@ -255,7 +255,10 @@ class Guest {
  private:
   bool try_once(const std::string& hello) {
     const double left = std::max(0.1, deadline_ - steady_seconds());
-    Socket socket = connect_to(meeting_.address, std::min(5.0, left), why_);
+    Address address = meeting_.address;
+    const size_t turn = tries_++ % (meeting_.other_hosts.size() + 1);
+    if (turn > 0) address.host = meeting_.other_hosts[turn - 1];
+    Socket socket = connect_to(address, std::min(meeting_.other_hosts.empty() ? 5.0 : 1.0, left), why_);
     if (!socket.open()) return false;
     const bool own_host = socket.number() == socket.peer();
     // The table of all ranks comes back.
@@ -327,6 +330,7 @@ class Guest {
 
   const Meeting& meeting_;
   double deadline_;
+  size_t tries_ = 0;
   std::string why_ = "no try yet";
   Star star_;
 };

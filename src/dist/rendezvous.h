@@ -23,11 +23,12 @@ struct Seat {
 };
 
 struct Meeting {
-  Ranks ranks;
-  Address address;           // of rank 0
-  std::string address_from;  // which variables or flags named it, for messages; may be empty
-  std::string nonce;         // equal on all ranks of a run
-  double timeout = 60;       // seconds until missing ranks are given up
+  Ranks ranks = {};
+  Address address = {};                       // of rank 0
+  std::vector<std::string> other_hosts = {};  // further names of rank 0's host, tried in turn
+  std::string address_from = {};              // which variables or flags named it, for messages; may be empty
+  std::string nonce = {};                     // equal on all ranks of a run
+  double timeout = 60;                        // seconds until missing ranks are given up
 };
 
 struct Star {

@@ -9,6 +9,7 @@
 
 #include "base/format.h"
 #include "tensor/cuda.h"
+#include "tensor/gpu_identity.h"
 #include "tensor/pool_usage.h"
 
 namespace t6 {
@@ -132,6 +133,14 @@ Info info(int index) {
           .memory_bytes = properties.totalGlobalMem,
           .driver = version_text(driver),
           .runtime = version_text(runtime)};
+}
+
+std::string identity(int index) {
+  cudaDeviceProp properties{};
+  T6_CUDA(cudaGetDeviceProperties(&properties, index));
+  std::string digits;
+  for (const char byte : properties.uuid.bytes) digits += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+  return digits.find_first_not_of('0') == std::string::npos ? "" : "GPU-" + digits;
 }
 
 void use(int index) {

@@ -49,7 +49,7 @@ void suffer(Fault fault, Control& control) {
 // A run of steps of three phases, the last of which is a collective operation.
 int be_rank(const Course& run, int rank, int port) {
   const Ranks ranks{rank, run.world, rank, run.world};
-  Control control(ranks, meet({ranks, {"127.0.0.1", port}, "", "n", 20}), {run.watchdog, 0.2, run.overlook});
+  Control control(ranks, meet({ranks, {"127.0.0.1", port}, {}, "", "n", 20}), {run.watchdog, 0.2, run.overlook});
   for (int64_t step = 1; step <= run.steps; ++step) {
     for (const char* phase : {"forward", "backward", "reduce gradients"}) {
       control.progress(step, phase);
@@ -207,7 +207,7 @@ TEST(Control, WaitingForASlowRankIsNoHang) {
   Processes processes;
   processes.start(3, [&](int rank) {
     const Ranks ranks{rank, 3, rank, 3};
-    Control control(ranks, meet({ranks, {"127.0.0.1", port}, "", "n", 20}), {1.2, 0.2, {}});
+    Control control(ranks, meet({ranks, {"127.0.0.1", port}, {}, "", "n", 20}), {1.2, 0.2, {}});
     for (int i = 0; i < 6; ++i) {
       control.progress(1, "forward");
       if (rank == 1) std::this_thread::sleep_for(std::chrono::milliseconds(600));
@@ -238,8 +238,8 @@ TEST(Control, TheHookIsCalledBeforeTheEndButMayNotDelayIt) {
   Processes processes;
   processes.start(2, [&](int rank) {
     const Ranks ranks{rank, 2, rank, 2};
-    Control control(ranks, meet({ranks, {"127.0.0.1", port}, "", "n", 20}), {});
-    control.set_on_end([] {
+    Control control(ranks, meet({ranks, {"127.0.0.1", port}, {}, "", "n", 20}), {});
+    control.watch_over({}, [] {
       if (::write(2, "hook", 4) != 4) ::_exit(98);
       for (;;) ::pause();
     });

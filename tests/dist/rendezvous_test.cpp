@@ -12,7 +12,7 @@ namespace t6::dist {
 namespace {
 
 Meeting meeting(int rank, int world, int port, double timeout = 20) {
-  return {{rank, world, rank, world}, {"127.0.0.1", port}, "the test", "nonce", timeout};
+  return {{rank, world, rank, world}, {"127.0.0.1", port}, {}, "the test", "nonce", timeout};
 }
 
 // All ranks meet and pass a text round.

@@ -239,8 +239,12 @@ using cudaGraph_t = struct t6_emulated_graph*;
 using cudaGraphExec_t = struct t6_emulated_graph*;
 using cudaMemPool_t = struct t6_emulated_pool*;
 
+struct cudaUUID_t {
+  char bytes[16];
+};
 struct cudaDeviceProp {
   char name[256];
+  cudaUUID_t uuid;
   int major, minor, multiProcessorCount, clockRate;
   size_t totalGlobalMem;
 };

@@ -1,0 +1,268 @@
+#include "dist/connect.h"
+
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <map>
+#include <random>
+#include <thread>
+
+#include "base/log.h"
+#include "dist/mpi.h"
+#include "dist/nccl.h"
+#include "tensor/gpu_identity.h"
+
+namespace t6::dist {
+namespace {
+
+std::string random_nonce() {
+  std::random_device device;  // the system's
+  std::string nonce;
+  for (int i = 0; i < 4; ++i) nonce += fmt::format("{:08x}", static_cast<uint32_t>(device()));
+  return nonce;
+}
+
+// The numbers that other hosts may reach this one by.
+std::vector<std::string> own_numbers() {
+  ifaddrs* first = nullptr;
+  if (::getifaddrs(&first) != 0) return {};
+  const std::unique_ptr<ifaddrs, decltype(&::freeifaddrs)> all(first, &::freeifaddrs);
+  std::vector<std::string> v4, v6;
+  for (const ifaddrs* at = first; at != nullptr; at = at->ifa_next) {
+    if (at->ifa_addr == nullptr || (at->ifa_flags & IFF_LOOPBACK) != 0 || (at->ifa_flags & IFF_UP) == 0) continue;
+    const int family = at->ifa_addr->sa_family;
+    if (family != AF_INET && family != AF_INET6) continue;
+    std::array<char, NI_MAXHOST> text{};
+    const socklen_t size = family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
+    if (::getnameinfo(at->ifa_addr, size, text.data(), text.size(), nullptr, 0, NI_NUMERICHOST) != 0) continue;
+    if (std::string_view(text.data()).starts_with("fe80")) continue;  // of one cable alone
+    (family == AF_INET ? v4 : v6).emplace_back(text.data());
+  }
+  v4.insert(v4.end(), v6.begin(), v6.end());
+  return v4;
+}
+
+// Rank 0's address and this run's nonce, told by MPI; `listener` becomes rank 0's.
+Meeting meet_by_mpi(Communicator& mpi, const ConnectOptions& options, Socket& listener) {
+  Meeting meeting;
+  meeting.ranks = mpi.ranks();
+  meeting.timeout = options.timeout;
+  meeting.address_from = "MPI";
+  const std::string host = host_name() + " " + process_space();
+  const std::vector<std::string> hosts = mpi.all_gather_text(host);
+  const bool one_host = std::all_of(hosts.begin(), hosts.end(), [&](const std::string& each) { return each == host; });
+  std::string told;
+  if (mpi.is_root()) {
+    listener = listen_at({one_host ? "127.0.0.1" : "", 0});
+    Writer body;
+    body.number(listener.port()).text(random_nonce());
+    const std::vector<std::string> numbers = own_numbers();
+    body.text(one_host ? "127.0.0.1" : host_name()).number(one_host ? 0 : static_cast<int64_t>(numbers.size()));
+    if (!one_host) {
+      for (const std::string& number : numbers) body.text(number);
+    }
+    told = body.take();
+  }
+  const std::string first = mpi.all_gather_text(told)[0];
+  Reader body(first);
+  meeting.address.port = static_cast<int>(body.number());
+  meeting.nonce = body.text();
+  meeting.address.host = body.text();
+  for (int64_t left = body.number(); left > 0 && body.good(); --left) meeting.other_hosts.push_back(body.text());
+  T6_CHECK(body.done(), "[connect] rank 0 told no address");
+  return meeting;
+}
+
+// All ranks find the same wrong; the first of them says it.
+[[noreturn]] void fail_on_all(const Ranks& ranks, const std::string& text) {
+  if (ranks.rank != 0) throw SaidElsewhere(ExitCode::usage, text);
+  throw Error(ExitCode::usage, text);
+}
+
+// The first line that two texts do not share.
+std::pair<std::string_view, std::string_view> first_difference(std::string_view a, std::string_view b) {
+  for (;;) {
+    const size_t end_a = a.find('\n'), end_b = b.find('\n');
+    const std::string_view line_a = a.substr(0, end_a), line_b = b.substr(0, end_b);
+    if (line_a != line_b || end_a == std::string_view::npos || end_b == std::string_view::npos) {
+      return {line_a, line_b};
+    }
+    a.remove_prefix(end_a + 1);
+    b.remove_prefix(end_b + 1);
+  }
+}
+
+std::string quote(std::string_view line) {
+  const size_t begin = line.find_first_not_of(' ');
+  return begin == std::string_view::npos ? "nothing" : fmt::format("\"{}\"", line.substr(begin, 200));
+}
+
+}  // namespace
+
+void Connection::require_same(std::string_view what, std::string_view text, std::string_view hint) {
+  const std::vector<std::string> texts = control_->all_gather_text(text);
+  for (size_t rank = 1; rank < texts.size(); ++rank) {
+    if (texts[rank] == texts[0]) continue;
+    const auto [theirs, ours] = first_difference(texts[rank], texts[0]);
+    fail_together(ExitCode::usage, fmt::format("{} has another {} than rank 0 on {}: {} and not {}; {}",
+                                               name_rank(static_cast<int>(rank), control_->seats()[rank]), what,
+                                               control_->seats()[0].host, quote(theirs), quote(ours), hint));
+  }
+}
+
+void Connection::require_distinct_gpus(std::string_view gpu) {
+  const std::vector<std::string> gpus = control_->all_gather_text(gpu);
+  std::map<std::string, size_t> owners;
+  for (size_t rank = 0; rank < gpus.size(); ++rank) {
+    if (gpus[rank].empty()) continue;
+    const auto [owner, is_new] = owners.emplace(gpus[rank], rank);
+    if (is_new) continue;
+    fail_together(
+        ExitCode::usage,
+        fmt::format("ranks {} and {} on {} use the same GPU ({}): give each rank of a host a local rank of its "
+                    "own (LOCAL_RANK or --local-rank) or a GPU of its own (CUDA_VISIBLE_DEVICES), and start no "
+                    "more ranks than there are GPUs",
+                    owner->second, rank, control_->seats()[rank].host, gpus[rank]));
+  }
+}
+
+void Connection::require_no_problem(std::string_view problem, ExitCode code) {
+  const std::vector<std::string> problems = control_->all_gather_text(problem);
+  for (size_t rank = 0; rank < problems.size(); ++rank) {
+    if (problems[rank].empty()) continue;
+    const std::string who =
+        problems.size() == 1 ? "" : name_rank(static_cast<int>(rank), control_->seats()[rank]) + ": ";
+    fail_together(code, who + problems[rank]);
+  }
+}
+
+void Connection::fail_together(ExitCode code, const std::string& text) {
+  parted_ = true;
+  control_->goodbye();
+  if (ranks_.rank != 0) throw SaidElsewhere(code, text);
+  throw Error(code, text);
+}
+
+bool Connection::say(const Error* error, const char* what) noexcept {
+  if (parted_ || ranks_.world == 1) return false;
+  if (error != nullptr && error->code() == ExitCode::peer) {
+    // An operation failed because another rank is gone: the control channel knows which, and ends this process with it.
+    std::this_thread::sleep_for(std::chrono::seconds(2));
+  }
+  return control_->say_why(what);
+}
+
+void Connection::connect_gpus(Device device, const ConnectOptions& options) {
+  require_distinct_gpus(gpu::identity(device.index));
+  std::string trouble;
+  try {
+    if (!has_nccl()) trouble = "this build of t6 is without NCCL";
+    if (trouble.empty()) nccl_version();
+  } catch (const Error& error) {
+    trouble = error.what();
+  }
+  const std::vector<std::string> troubles = control_->all_gather_text(trouble);
+  const auto first = std::find_if(troubles.begin(), troubles.end(), [](const std::string& t) { return !t.empty(); });
+  if (first != troubles.end()) {
+    const auto rank = static_cast<int>(first - troubles.begin());
+    const std::string who = name_rank(rank, control_->seats()[static_cast<size_t>(rank)]);
+    if (starter_ == nullptr || options.transport == Transport::nccl) {
+      fail_together(ExitCode::usage,
+                    fmt::format("{} cannot use NCCL: {}. Without it GPUs talk through host memory by MPI: "
+                                "start the ranks by mpirun or srun --mpi=pmix",
+                                who, *first));
+    }
+    if (ranks_.rank == 0)
+      log::warn("{} cannot use NCCL ({}): GPUs talk through host memory by MPI, slowly", who, *first);
+    communicator_ = std::move(starter_);
+    return;
+  }
+  try {
+    communicator_ = nccl(
+        ranks_, device, [control = control_.get()](std::string_view text) { return control->all_gather_text(text); },
+        options.repeatable);
+  } catch (const Error& error) {
+    if (error.code() == ExitCode::usage) fail_together(ExitCode::usage, error.what());  // it is on all ranks
+    throw;
+  }
+}
+
+int choose_gpu(const Ranks& ranks, int visible) {
+  if (visible == 1 || ranks.world == 1) return 0;  // of its own, or there are too many ranks: require_distinct_gpus()
+  if (ranks.local_rank < visible) return ranks.local_rank;
+  fail(ExitCode::usage,
+       "rank {} is number {} of its host, {}, where {} GPUs can be used (counting from 0): start at most "
+       "{} ranks a host",
+       ranks.rank, ranks.local_rank, host_name(), visible, visible);
+}
+
+Connection connect(const Found& found, Device device, const ConnectOptions& options) {
+  Connection connection;
+  const Ranks& ranks = found.ranks;
+  connection.ranks_ = ranks;
+  if (ranks.world == 1) {
+    connection.communicator_ = single();
+    connection.control_ = std::make_unique<Control>(ranks, meet({.ranks = ranks}), options.control);
+    return connection;
+  }
+  const bool wants_mpi = device.is_cpu() || options.transport == Transport::mpi;
+  if (wants_mpi && options.transport == Transport::nccl) {
+    fail_on_all(ranks, "NCCL connects GPUs; these ranks compute on CPUs, which MPI connects");
+  }
+  if (wants_mpi && !has_mpi()) {
+    fail_on_all(ranks,
+                fmt::format("{} ranks on CPUs talk by MPI, which this build of t6 is without: install libopenmpi-dev "
+                            "and build again",
+                            ranks.world));
+  }
+  if (wants_mpi && !found.mpi) {
+    fail_on_all(ranks,
+                fmt::format("{} ranks on CPUs talk by MPI, but these were started by {}, not by MPI: start them by "
+                            "mpirun -n {}, srun --mpi=pmix, or t6 launch --nproc {}",
+                            ranks.world, describe(found.launcher), ranks.world, ranks.world));
+  }
+
+  const bool by_mpi = has_mpi() && found.mpi;
+  Meeting meeting{.ranks = ranks,
+                  .address = found.address,
+                  .address_from = found.address_from,
+                  .nonce = found.nonce,
+                  .timeout = options.timeout};
+  Socket listener;
+  std::unique_ptr<Communicator> starter;
+  if (by_mpi) {
+    // Where NCCL is missing it is what the GPUs talk by.
+    starter = mpi(ranks, device);
+    meeting = meet_by_mpi(*starter, options, listener);
+  } else if (found.address.host.empty()) {
+    fail_on_all(ranks,
+                "the ranks were started by MPI, which this build of t6 is without, and nothing says where rank 0 "
+                "is: set MASTER_ADDR and MASTER_PORT");
+  }
+  connection.control_ = std::make_unique<Control>(ranks, meet(meeting, std::move(listener)), options.control);
+  Control& control = *connection.control_;
+  if (found.local_world_guessed) {
+    const Seat& own = control.seats()[static_cast<size_t>(ranks.rank)];
+    connection.ranks_.local_world =
+        static_cast<int>(std::count_if(control.seats().begin(), control.seats().end(), [&](const Seat& seat) {
+          return seat.host == own.host && seat.space == own.space;
+        }));
+  }
+  connection.starter_ = std::move(starter);
+  if (wants_mpi) {
+    connection.communicator_ = std::move(connection.starter_);
+  } else {
+    connection.connect_gpus(device, options);
+  }
+  control.watch_over([c = connection.communicator_.get()] { return c->failure(); },
+                     [c = connection.communicator_.get()] { c->abort(); });
+  return connection;
+}
+
+}  // namespace t6::dist
