@@ -144,9 +144,11 @@ void Connection::require_no_problem(std::string_view problem, ExitCode code) {
 
 void Connection::fail_together(ExitCode code, const std::string& text) {
   parted_ = true;
+  // Before any rank may leave: a launcher ends all others when the first does.
+  if (ranks_.rank == 0 && ranks_.world > 1) Control::say(text);
   control_->goodbye();
-  if (ranks_.rank != 0) throw SaidElsewhere(code, text);
-  throw Error(code, text);
+  if (ranks_.world == 1) throw Error(code, text);
+  throw SaidElsewhere(code, text);
 }
 
 bool Connection::say(const Error* error, const char* what) noexcept {

@@ -36,8 +36,8 @@ class Connection {
   Communicator& communicator() { return *communicator_; }
   Control& control() { return *control_; }
 
-  // Agreement, before the first step. All ranks call these alike, and all get the same outcome: where ranks differ,
-  // rank 0 throws one Error(usage), the others SaidElsewhere, and the run is at its end.
+  // Agreement, before the first step. All ranks call these alike, and all get the same outcome: where ranks differ, the
+  // run ends by fail_together().
 
   // `text` is the same on all ranks. The message names the first rank that differs from rank 0 and its first other line:
   // "rank 3 on node1 has another <what> than rank 0: <its line> and not <rank 0's line>; <hint>".
@@ -47,7 +47,8 @@ class Connection {
   // No rank has anything against beginning; one that does says what in `problem`. Rank 0 says the first.
   void require_no_problem(std::string_view problem, ExitCode code = ExitCode::usage);
 
-  // Ends the run by an error that all ranks know alike: rank 0 throws it to be said, the others SaidElsewhere.
+  // Ends the run by an error that all ranks know alike: rank 0 says it, and all throw SaidElsewhere. A single rank throws
+  // it as Error, to be said by main.
   [[noreturn]] void fail_together(ExitCode code, const std::string& text);
 
   // Runs the work of this rank to its end and parts from the others. An exception of this rank alone is said with rank,

@@ -59,6 +59,16 @@ std::string to_text(const std::vector<std::string>& texts) {
   return body.take();
 }
 
+// The one message: past stdio and log, whose locks a hanging thread may hold.
+void write_line(const std::string& text) {
+  const std::string line = fmt::format("{}t6: {}\n", ::isatty(2) != 0 ? "\r\x1b[K" : "", text);
+  for (size_t at = 0; at < line.size();) {
+    const ssize_t n = ::write(2, line.data() + at, line.size() - at);
+    if (n <= 0) return;
+    at += static_cast<size_t>(n);
+  }
+}
+
 }  // namespace
 
 // The thread and what it shares with the callers.
@@ -417,7 +427,7 @@ class Control::Keeper {
   // Rank 0 ends the run. `reason_of` ended by an error of its own, and is left to end itself.
   void end_all(const std::string& text, const std::vector<int>& silent, bool finishes, int reason_of = -1) {
     if (left_at_ > 0) return;
-    say(text);
+    write_line(text);
     Writer body;
     body.number(reason_of).text(text).number(static_cast<int64_t>(silent.size()));
     for (const int rank : silent) body.number(rank);
@@ -497,7 +507,7 @@ class Control::Keeper {
     const double past = steady_seconds() - orphaned_at_;
     if (speaks && !said_last_words_) {
       said_last_words_ = true;
-      say(last_words_);
+      write_line(last_words_);
       if (links_[0].open()) send(links_[0], Kind::end, Writer().text(last_words_).take());
       if (root_silent_) kill_silent({0});
     }
@@ -517,16 +527,6 @@ class Control::Keeper {
   }
 
   const Seat& own_seat() const { return seats_[static_cast<size_t>(ranks_.rank)]; }
-
-  // The one message: past stdio and log, whose locks a hanging thread may hold.
-  static void say(const std::string& text) {
-    const std::string line = fmt::format("{}t6: {}\n", ::isatty(2) != 0 ? "\r\x1b[K" : "", text);
-    for (size_t at = 0; at < line.size();) {
-      const ssize_t n = ::write(2, line.data() + at, line.size() - at);
-      if (n <= 0) return;
-      at += static_cast<size_t>(n);
-    }
-  }
 
   // Ends the process. The hook and the log may wait for what the hanging thread holds, so they get a time and no more.
   [[noreturn]] void finish(int code, const std::string& text) {
@@ -567,7 +567,7 @@ class Control::Keeper {
   double root_heard_;                              // when rank 0 last sent anything
   std::vector<std::deque<std::string>> gathered_;  // of rank 0: texts that came, by rank
   double left_at_ = 0;                             // this rank's own error was said; 0: it has none
-  double failed_at_ = 0;    // the communicator; 0: it did not
+  double failed_at_ = 0;                           // the communicator; 0: it did not
   double orphaned_at_ = 0;                         // rank 0 is gone since; 0: it is there
   bool root_silent_ = false, said_last_words_ = false;
   std::string last_words_;
@@ -600,6 +600,10 @@ void Control::progress(int64_t step, const char* phase) noexcept {
 }
 bool Control::say_why(std::string_view text) noexcept {
   return keeper_->say_why(text);
+}
+void Control::say(const std::string& text) {
+  write_line(text);
+  log::error_in_files(text);
 }
 void Control::goodbye() {
   keeper_->goodbye();

@@ -51,8 +51,11 @@ class Control {
 
   // Before this rank alone ends by an error: has it said, with rank, host and step, and all others ended. True when it is
   // said (throw SaidElsewhere then), false when this rank is the only one, or rank 0 is gone, and must say it itself.
-  // Errors that all ranks meet alike are no case for it: rank 0 says them after goodbye().
+  // Errors that all ranks meet alike are no case for it: rank 0 says them, then all goodbye().
   bool say_why(std::string_view text) noexcept;
+
+  // Says an error as main would, now: on standard error and in the log's files.
+  static void say(const std::string& text);
 
   // The run of this rank is at its end. Waits until all ranks say so; after it nothing is watched and ranks may go.
   void goodbye();
