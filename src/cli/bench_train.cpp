@@ -16,6 +16,7 @@
 #include "cli/output.h"
 #include "cli/profile_table.h"
 #include "train/device.h"
+#include "train/memory_advice.h"
 #include "train/optimizer.h"
 #include "train/peak.h"
 #include "train/step.h"
@@ -80,7 +81,7 @@ Result measure(const RunConfig& config, const Options& options, Device device) {
                             .clip_norm = config.optimizer.clip_norm,
                             .cuda_graph = config.train.cuda_graph && !options.profile});
   Result result;
-  result.estimate = estimate_memory(model, config.train.micro_batch, compute, config.train.recompute);
+  result.estimate = estimate_memory(model, train::memory_options(config, device));
   Progress progress({.label = "bench",
                      .unit = "step",
                      .total = static_cast<uint64_t>(options.warmup + options.steps),
@@ -189,8 +190,8 @@ int run(const Options& given) {
   if (config.run.threads > 0) omp_set_num_threads(static_cast<int>(config.run.threads));
 
   Report report;
-  report.facts = model_facts(config, options.config.paths().back().stem().string());
   report.device = train::choose_device(config.run.device);
+  report.facts = model_facts(config, options.config.paths().back().stem().string(), report.device);
   train::set_determinism(config.run.determinism);
   report.threads = omp_get_max_threads();
   report.steps = options.steps;

@@ -1,16 +1,16 @@
 #include "cli/model_facts.h"
 
 #include "base/format.h"
+#include "train/memory_advice.h"
 
 namespace t6::cli {
 
-ModelFacts model_facts(const RunConfig& config, std::string name) {
+ModelFacts model_facts(const RunConfig& config, std::string name, Device device) {
   const Transformer model(config.model);
-  const DType compute = dtype_for(config.train.precision);
   return {.name = std::move(name),
           .model = config.model,
           .counts = count(model),
-          .memory = estimate_memory(model, config.train.micro_batch, compute, config.train.recompute),
+          .memory = estimate_memory(model, train::memory_options(config, device)),
           .micro_batch = config.train.micro_batch,
           .precision = config.train.precision};
 }
@@ -36,11 +36,16 @@ std::vector<std::pair<std::string, std::string>> describe(const ModelFacts& fact
                      fmt::format("{} bytes in bf16 ({} numbers in each of {} layers); {} for {} tokens",
                                  grouped(facts.cache_bytes_per_token()), counts.cache_numbers / model.layers,
                                  model.layers, memory(facts.cache_bytes_per_token() * model.context), model.context));
-  lines.emplace_back("memory", fmt::format("about {} to train: {} for weights, gradients and optimizer, {} for "
-                                           "activations of {} x {} tokens in {}",
-                                           memory(facts.memory.total()), memory(facts.memory.parameters),
-                                           memory(facts.memory.activations), facts.micro_batch, model.context,
-                                           facts.precision == Precision::bf16 ? "bf16" : "f32"));
+  const MemoryEstimate& needed = facts.memory;
+  lines.emplace_back(
+      "memory", fmt::format("about {} to train: {} for weights, gradients and optimizer, {} for "
+                            "activations of {} x {} tokens in {}",
+                            memory(needed.total()), memory(needed.parameters), memory(needed.activations),
+                            facts.micro_batch, model.context, facts.precision == Precision::bf16 ? "bf16" : "f32"));
+  if (needed.workspace > 0) {
+    lines.emplace_back("", fmt::format("of it {} that products and attention work in; {} more for driver and graph",
+                                       memory(needed.workspace), memory(needed.beside)));
+  }
   return lines;
 }
 
@@ -64,7 +69,9 @@ nlohmann::ordered_json to_json(const ModelFacts& facts) {
           {"training_memory_bytes",
            {{"micro_batch", facts.micro_batch},
             {"parameters", facts.memory.parameters},
-            {"activations", facts.memory.activations}}}};
+            {"activations", facts.memory.activations},
+            {"workspace", facts.memory.workspace},
+            {"beside", facts.memory.beside}}}};
 }
 
 }  // namespace t6::cli

@@ -22,7 +22,8 @@ struct ModelFacts {
   int64_t cache_bytes_per_token() const { return 2 * counts.cache_numbers; }  // all layers, in bf16
 };
 
-ModelFacts model_facts(const RunConfig& config, std::string name);
+// The memory is that of training on `device`.
+ModelFacts model_facts(const RunConfig& config, std::string name, Device device = kCpu);
 
 // For people: (label, text) lines.
 std::vector<std::pair<std::string, std::string>> describe(const ModelFacts& facts);

@@ -13,6 +13,7 @@
 #include "cli/model_facts.h"
 #include "cli/output.h"
 #include "data/shard.h"
+#include "tensor/gpu.h"
 #include "train/trainer.h"
 
 namespace t6::cli {
@@ -35,9 +36,17 @@ std::string describe_data(const std::vector<std::string>& globs) {
   }
 }
 
+// Where the run would compute; a dry run may come before the GPU.
+Device dry_run_device(const RunConfig& config) {
+  const bool gpu =
+      config.run.device == DeviceChoice::cuda || (config.run.device == DeviceChoice::automatic && gpu::count() > 0);
+  return gpu ? Device{Device::Kind::cuda, 0} : kCpu;
+}
+
 // The resolved config as YAML and the facts as comments: what is printed is itself a config.
 void print_dry_run(const RunConfig& config) {
-  std::vector<std::pair<std::string, std::string>> lines = describe(model_facts(config, "config"));
+  std::vector<std::pair<std::string, std::string>> lines =
+      describe(model_facts(config, "config", dry_run_device(config)));
   const auto tokens = static_cast<double>(config.train.global_batch * config.model.context);
   lines.emplace_back("a step", fmt::format("{} windows of {}: {} tokens", config.train.global_batch,
                                            config.model.context, format_grouped(static_cast<uint64_t>(tokens))));

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ops/classifier.h"
+#include "ops/matmul.h"
 
 namespace t6 {
 
@@ -23,15 +24,33 @@ ModelCounts count(const Transformer& model) {
   return counts;
 }
 
-MemoryEstimate estimate_memory(const Transformer& model, int64_t micro_batch, DType compute, Recompute recompute) {
+namespace {
+
+// Of a process with CUDA's context and the kernels of cuBLASLt and cuDNN that one model needs: set aside, not measured.
+constexpr int64_t kDriverBytes = int64_t{768} << 20;
+
+// What cuDNN's fused attention works in, by its frontend's own sums: backward adds up dq in f32, or, where its bits must
+// repeat, keeps the gradient of the scores in bf16; both keep a number a row.
+int64_t cudnn_workspace(const AttentionWork& work, int64_t batch, int64_t context, bool deterministic) {
+  const int64_t rows = batch * work.heads * context;
+  const int64_t scores = padded(context, 64) * 2, dq = work.qk_width * 4;
+  return rows * ((deterministic ? scores : dq) + 4);
+}
+
+}  // namespace
+
+MemoryEstimate estimate_memory(const Transformer& model, const MemoryOptions& options) {
   const ModelConfig& config = model.config();
-  const int64_t tokens = micro_batch * config.context, width = config.width;
-  const auto element = static_cast<int64_t>(size_of(compute));
-  const auto wide = static_cast<int64_t>(size_of(accumulate_dtype(compute)));  // residual stream, masters, moments
+  const bool on_gpu = options.device.is_cuda();
+  const Recompute recompute = options.recompute;
+  const int64_t tokens = options.micro_batch * config.context, width = config.width;
+  const auto element = static_cast<int64_t>(size_of(options.compute));
+  const auto wide = static_cast<int64_t>(size_of(accumulate_dtype(options.compute)));  // residual, masters, moments
 
   MemoryEstimate estimate;
-  const int64_t copies = 4 * wide + (compute == DType::bf16 ? element : 0);  // master, gradient, two moments
-  estimate.parameters = model.parameters().storage_size() * copies;
+  const int64_t size = model.parameters().storage_size();
+  const int64_t moments = (2 * size + options.moment_shards - 1) / options.moment_shards * wide;
+  estimate.parameters = size * (2 * wide + (options.compute == DType::bf16 ? element : 0)) + moments;
 
   // A token's share of one block: two residual sums and two normed inputs, attention's own, gate | up and their
   // product.
@@ -45,11 +64,18 @@ MemoryEstimate estimate_memory(const Transformer& model, int64_t micro_batch, DT
   estimate.activations = tokens * (config.layers * kept + residual + width * element);
   // The peak is where the logits are, or in the last block's backward: the MLP's gradients, beside what was rebuilt and
   // less what its MLP no longer needs by the time attention is rebuilt.
-  const Device device = model.parameters().master().device();
   const int64_t logits =
-      std::min(tokens, classifier_chunk_rows(device)) * config.vocab_size * (device.is_cuda() ? element : wide);
+      std::min(tokens, classifier_chunk_rows(options.device)) * config.vocab_size * (on_gpu ? element : wide);
   const int64_t rebuilt = recompute == Recompute::attention ? std::max<int64_t>(0, attention - mlp) : whole - kept;
   estimate.activations += std::max(logits, tokens * (rebuilt + mlp));
+  if (!on_gpu) return estimate;
+
+  estimate.workspace = kMatmulWorkspaceBytes;
+  if (options.cudnn && options.compute == DType::bf16) {
+    estimate.workspace +=
+        cudnn_workspace(model.attention().work(), options.micro_batch, config.context, options.deterministic);
+  }
+  estimate.beside = kDriverBytes + (options.cuda_graph ? tokens * whole + logits : 0);
   return estimate;
 }
 

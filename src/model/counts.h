@@ -19,12 +19,30 @@ struct ModelCounts {
 
 ModelCounts count(const Transformer& model);
 
+// How a training step is run, as far as its memory depends on it.
+struct MemoryOptions {
+  int64_t micro_batch = 1;  // windows
+  DType compute = DType::f32;
+  Recompute recompute = Recompute::none;
+  Device device = kCpu;
+  bool cudnn = false;          // on a GPU: its attention in bf16, as it is where the library is there
+  bool deterministic = false;  // gradients of that attention
+  bool cuda_graph = false;     // on a GPU: the micro-step is a captured graph
+  int64_t moment_shards = 1;   // ranks that keep AdamW's moments together, a part each
+};
+
 // Bytes a training step needs: estimate of what allocation will show.
 struct MemoryEstimate {
-  int64_t parameters = 0;  // masters, gradients, AdamW moments, bf16 copies
-  int64_t activations = 0;
-  int64_t total() const { return parameters + activations; }
+  int64_t parameters = 0;   // masters, gradients, AdamW moments, bf16 copies
+  int64_t activations = 0;  // at the step's peak
+  int64_t workspace = 0;    // on a GPU: what products and attention compute in
+  // What no tensor holds, on a GPU alone: the driver's context with the libraries' kernels, and what an evaluation takes
+  // while a captured graph keeps its own.
+  int64_t beside = 0;
+
+  int64_t total() const { return parameters + activations + workspace; }  // of tensors: gpu::peak_bytes()
+  int64_t on_device() const { return total() + beside; }                  // what must be free before the start
 };
-MemoryEstimate estimate_memory(const Transformer& model, int64_t micro_batch, DType compute, Recompute recompute);
+MemoryEstimate estimate_memory(const Transformer& model, const MemoryOptions& options);
 
 }  // namespace t6

@@ -18,7 +18,7 @@
 namespace t6::cuda {
 namespace {
 
-constexpr size_t kWorkspaceBytes = size_t{32} << 20;  // what NVIDIA recommends for sm_90
+constexpr auto kWorkspaceBytes = static_cast<size_t>(kMatmulWorkspaceBytes);
 constexpr int kMaxCandidates = 8;
 constexpr size_t kMaxPlans = 4096;
 constexpr uint32_t kMaxAlignment = 16;  // bytes; no algorithm asks for more

@@ -44,8 +44,11 @@ inline double bytes_of(const MatmulArgs& a) {
 // shorter than a row, and on f64 on a GPU.
 void matmul(Device device, const MatmulArgs& args);
 
-// Makes ready what products on `device` need once: on a GPU the library (Error(usage) when it is not installed) and 32 MiB
-// of workspace. The first product does it too, but not while a graph is captured: call it, or multiply, before.
+// What products on a GPU work in: allocated once, shared by all of them. NVIDIA recommends this for sm_90.
+inline constexpr int64_t kMatmulWorkspaceBytes = int64_t{32} << 20;
+
+// Makes ready what products on `device` need once: on a GPU the library (Error(usage) when it is not installed) and the
+// workspace. The first product does it too, but not while a graph is captured: call it, or multiply, before.
 void prepare_matmul(Device device);
 
 // How the algorithm of a GPU product is chosen among the library's suggestions, all of which give the same bits at every

@@ -161,7 +161,7 @@ Json describe_environment(std::span<const std::string> arguments,
 
 Json lasting_environment(const Json& environment) {
   Json lasting = environment;
-  for (const char* key : {"command", "folder", "process", "date", "peak"}) lasting.erase(key);
+  for (const char* key : {"command", "folder", "process", "date", "peak", "matmul_algorithms"}) lasting.erase(key);
   if (lasting.contains("memory") && lasting["memory"].is_object()) lasting["memory"].erase("available");
   return lasting;
 }

@@ -17,7 +17,7 @@ nlohmann::ordered_json describe_environment(std::span<const std::string> argumen
                                             const std::vector<std::pair<std::string, std::string>>& libraries);
 
 // The same without what differs between two starts of one program on one machine: date, process, command line, folder,
-// a measured peak. For comparison.
+// a measured peak, algorithms that a clock may have chosen. For comparison.
 nlohmann::ordered_json lasting_environment(const nlohmann::ordered_json& environment);
 
 }  // namespace t6::train

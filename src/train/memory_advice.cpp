@@ -3,15 +3,10 @@
 #include <fmt/format.h>
 
 #include "base/format.h"
-#include "model/counts.h"
+#include "ops/attention_backend.h"
 
 namespace t6::train {
 namespace {
-
-int64_t estimate(const Transformer& model, const RunConfig& config, int64_t micro_batch, Recompute recompute) {
-  const DType compute = dtype_for(config.train.precision);
-  return estimate_memory(model, micro_batch, compute, recompute).total();
-}
 
 std::string size_text(int64_t bytes) {
   return format_memory(static_cast<uint64_t>(bytes));
@@ -19,13 +14,31 @@ std::string size_text(int64_t bytes) {
 
 }  // namespace
 
-std::string what_would_fit(const Transformer& model, const RunConfig& config, int64_t bytes) {
+MemoryOptions memory_options(const RunConfig& config, Device device, bool assume_cudnn) {
+  const bool bf16_on_gpu = device.is_cuda() && config.train.precision == Precision::bf16;
+  return {.micro_batch = config.train.micro_batch,
+          .compute = dtype_for(config.train.precision),
+          .recompute = config.train.recompute,
+          .device = device,
+          .cudnn = bf16_on_gpu &&
+                   (assume_cudnn || (attention_backend().kernels != AttentionKernels::own && cudnn_available())),
+          .deterministic = config.run.determinism == Determinism::strict,
+          .cuda_graph = device.is_cuda() && config.train.cuda_graph};
+}
+
+std::string what_would_fit(const Transformer& model, const RunConfig& config, Device device, int64_t bytes) {
   const TrainSection& now = config.train;
+  MemoryOptions options = memory_options(config, device);
+  const auto needs = [&](int64_t batch, Recompute recompute) {
+    options.micro_batch = batch;
+    options.recompute = recompute;
+    return estimate_memory(model, options).on_device();
+  };
   for (int64_t batch = now.micro_batch; batch >= 1; --batch) {
     if (now.global_batch % batch != 0) continue;
     for (const Recompute recompute : {Recompute::none, Recompute::attention, Recompute::block}) {
       if (recompute < now.recompute || (batch == now.micro_batch && recompute == now.recompute)) continue;
-      const int64_t needed = estimate(model, config, batch, recompute);
+      const int64_t needed = needs(batch, recompute);
       if (needed > bytes) continue;
       std::string settings;
       if (batch != now.micro_batch) settings += fmt::format("train.micro_batch={} ", batch);
@@ -34,7 +47,7 @@ std::string what_would_fit(const Transformer& model, const RunConfig& config, in
     }
   }
   return fmt::format("no setting fits: train.micro_batch=1 train.recompute=block needs about {}",
-                     size_text(estimate(model, config, 1, Recompute::block)));
+                     size_text(needs(1, Recompute::block)));
 }
 
 }  // namespace t6::train

@@ -24,16 +24,35 @@ DevicePeak measure_cpu_peak(DType precision) {
 
 namespace {
 
-// The first whose word stands in a name counts. TFLOP/s; by NVIDIA's datasheets, whose figures for sparse matrices are
-// twice these.
+// The first whose word stands in a name counts. Dense TFLOP/s, sums in f32, by NVIDIA's published figures: datasheets of
+// H100, H200, A100, A40, A30, A10, L40S and L4 Tensor Core GPUs (which print twice as much, "with sparsity", for Hopper; the
+// H100's tables give 989.4 and 66.9 at more length), Blackwell architecture technical brief (HGX B200), Ada architecture
+// whitepaper (RTX 4090). H800 and A800 are H100 and A100
+// with slower links.
 struct Card {
   std::string_view word;
   double bf16, f32;
 };
+constexpr double kUnknown = 0;
 constexpr Card kCards[] = {
-    {"H100 PCIe", 756, 51}, {"H100 NVL", 835, 60}, {"H100", 989, 67},   {"H200 NVL", 835, 60},
-    {"H200", 989, 67},      {"GH200", 989, 67},    {"A100", 312, 19.5}, {"A40", 149.7, 37.4},
-    {"A30", 165, 10.3},     {"A10", 125, 31.2},    {"L40S", 362, 91.6}, {"L4", 121, 30.3},
+    {"H100 PCIe", 756, 51},
+    {"H100 NVL", 835, 60},
+    {"H100", 989, 67},
+    {"H800", 989, 67},
+    {"H200 NVL", 835, 60},
+    {"H200", 989, 67},
+    {"GH200", 989, 67},
+    {"B200", 2250, 80},
+    {"A100", 312, 19.5},
+    {"A800", 312, 19.5},
+    {"A40", 149.7, 37.4},
+    {"A30", 165, 10.3},
+    {"A10", 125, 31.2},
+    {"L40S", 362, 91.6},
+    {"L4", 121, 30.3},
+    {"RTX 4090 D", kUnknown, kUnknown},
+    {"RTX 4090 Laptop", kUnknown, kUnknown},
+    {"RTX 4090", 165.2, 82.6},
 };
 
 }  // namespace
@@ -44,7 +63,8 @@ std::optional<double> datasheet_flops(const std::string& name, DType precision) 
   for (const Card& card : kCards) {
     const size_t at = name.find(card.word);
     if (at == std::string::npos || (at > 0 && letter_at(at - 1)) || letter_at(at + card.word.size())) continue;
-    return 1e12 * (precision == DType::bf16 ? card.bf16 : card.f32);
+    const double flops = precision == DType::bf16 ? card.bf16 : card.f32;
+    return flops == kUnknown ? std::nullopt : std::optional(1e12 * flops);
   }
   return std::nullopt;
 }

@@ -89,10 +89,11 @@ void Trainer::prepare(std::span<const std::string> arguments) {
   device_.is_cuda() ? gpu::reset_peak() : memory::reset_peak();
   const ModelCounts counts = count(model_);
   flops_per_token_ = counts.flops_causal;
-  const MemoryEstimate memory = estimate_memory(model_, config_.train.micro_batch, compute, config_.train.recompute);
+  const MemoryEstimate memory = estimate_memory(model_, memory_options(config_, device_));
   log::info("{} with {} parameters, {} FLOPs a token, about {} of memory", config_.model.kind_name(), counts.parameters,
             format_count(counts.flops_causal), format_memory(static_cast<uint64_t>(memory.total())));
-  Json environment = describe_environment(arguments, {{"oneDNN", matmul_library_version()}});
+  Json& environment = environment_;
+  environment = describe_environment(arguments, {{"oneDNN", matmul_library_version()}});
   if (device_.is_cpu()) require_memory(environment.at("memory"), memory.total());
   model_.allocate(compute, device_);
   optimizer_.emplace(model_.parameters(), config_.optimizer);
@@ -130,7 +131,7 @@ void Trainer::require_memory(const Json& memory, int64_t needed) const {
   if (needed <= total) return;
   fail(ExitCode::io, "out of memory: the run needs about {}, this machine has {}; {}",
        format_memory(static_cast<uint64_t>(needed)), format_memory(static_cast<uint64_t>(total)),
-       what_would_fit(model_, config_, total));
+       what_would_fit(model_, config_, device_, total));
 }
 
 void Trainer::open_data() {
@@ -267,10 +268,19 @@ void Trainer::finish_steps(size_t keep) {
   while (unfinished_.size() > keep) report(finish_step());
 }
 
+// After the first step every product of a step has its algorithm.
+void Trainer::record_algorithms() {
+  if (!device_.is_cuda()) return;
+  Json& list = environment_["matmul_algorithms"] = Json::array();
+  for (const MatmulAlgorithm& algorithm : matmul_algorithms()) list.push_back(to_string(algorithm));
+  folder_.write_environment(environment_);
+}
+
 void Trainer::report(const StepMetrics& metrics) {
   metrics_->train(metrics);
   if (tensorboard_) tensorboard_->train(metrics);
   const bool first = metrics.step == resumed_from_.value_or(0) + 1, last = metrics.step == config_.train.steps;
+  if (first) record_algorithms();
   if (!due(config_.logging.every, metrics.step) && !first && !last) return;
   log::info("{}", console_line(metrics));
 }
@@ -376,9 +386,9 @@ std::optional<StopReason> Trainer::stop_reason() const {
 }
 
 std::string Trainer::out_of_memory(const gpu::OutOfMemory& error) const {
-  // A tenth is left to what the estimate does not know: the driver's own, and gaps between blocks.
-  const auto usable = static_cast<int64_t>(static_cast<double>(error.memory.total) * 0.9);
-  return fmt::format("{}; {}", error.what(), what_would_fit(model_, config_, usable));
+  // Some is left to what the estimate does not know: gaps between blocks, other processes.
+  const auto usable = static_cast<int64_t>(static_cast<double>(error.memory.total) * 0.95);
+  return fmt::format("{}; {}", error.what(), what_would_fit(model_, config_, device_, usable));
 }
 
 TrainResult Trainer::run() {

@@ -64,6 +64,7 @@ class Trainer {
   void begin_step();
   StepMetrics finish_step();
   void finish_steps(size_t keep);
+  void record_algorithms();
   void report(const StepMetrics& metrics);
   void evaluate();
   void save(bool last);
@@ -108,6 +109,7 @@ class Trainer {
   double last_finish_ = 0;
   std::optional<int64_t> resumed_from_;
   std::optional<int64_t> last_saved_;
+  Json environment_;  // env.json
   nlohmann::json facts_;
   uint64_t bytes_to_save_ = 0;
   int failed_saves_ = 0;

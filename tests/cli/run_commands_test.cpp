@@ -409,6 +409,31 @@ TEST_F(RunCommands, BenchMatmulOnEitherDevice) {
   EXPECT_EQ(cuda.at("algorithms").size(), 2);
 }
 
+// The same commands on a GPU, one after the other, as somebody would give them; the estimate is of what is measured.
+TEST_F(RunCommands, TrainEvaluateGenerateOnAGpu) {
+  if (gpu::count() == 0) GTEST_SKIP() << "needs a GPU";
+  make_data();
+  const std::string with_cuda = "run.device=cuda";
+  expect_ok({"train", "--config", "tiny.yaml", "train.steps=6", "train.precision=bf16", with_cuda});
+  const json environment = json::parse(read("runs/tiny/env.json"));
+  EXPECT_FALSE(environment.at("gpu").at("name").get<std::string>().empty());
+  EXPECT_GT(environment.at("matmul_algorithms").size(), 4) << "products of a step";
+  // Going on from there is no other environment.
+  expect_ok({"train", "--config", "tiny.yaml", "train.steps=9", "train.precision=bf16", with_cuda});
+  EXPECT_FALSE(std::filesystem::exists(folder() / "runs/tiny/env.json.1"));
+  const json eval = json::parse(expect_ok({"eval", "runs/tiny", "--device", "cuda", "--json"}).out);
+  EXPECT_LT(eval.at("loss"), 6);
+  expect_ok({"generate", "runs/tiny", "--device", "cuda", "--prompt", "the", "--tokens", "4"});
+
+  for (const char* precision : {"f32", "bf16"}) {
+    const json bench = json::parse(expect_ok({"bench", "train", "--config", "tiny.yaml", "--device", "cuda", "--batch",
+                                              "4", "--steps", "1", "--precision", precision, "--json"})
+                                       .out);
+    const double memory = bench.at("peak_memory_bytes"), estimate = bench.at("estimated_memory_bytes");
+    EXPECT_NEAR(estimate / memory, 1, 0.1) << precision;
+  }
+}
+
 TEST_F(RunCommands, BenchTrainSaysWhereTheTimeGoes) {
   write("tiny.yaml", kTinyConfig);
   const json bench = json::parse(expect_ok({"bench", "train", "--config", "tiny.yaml", "--device", "cpu", "--batch",

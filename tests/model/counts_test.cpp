@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "ops/matmul.h"
+
 namespace t6 {
 namespace {
 
@@ -58,6 +60,31 @@ TEST(Counts, FlopsOfTpaOverMha) {
     EXPECT_NEAR(((tpa.flops_causal + tpa.flops_contraction) / mha - 1) * 100, expected[size], 0.06)
         << kSizes[size].name;
   }
+}
+
+// mha small, 2 windows in bf16: 24 heads x windows of 1,024 rows, dq in f32 of 64 and a number a row; with bits that repeat
+// the scores' gradient in bf16 in place of dq.
+TEST(Memory, CudnnWorksInWhatItsFrontendAsksFor) {
+  const Transformer model(config_of(0, 0));
+  MemoryOptions options{.micro_batch = 2, .compute = DType::bf16, .device = {Device::Kind::cuda, 0}};
+  const auto workspace = [&] { return estimate_memory(model, options).workspace - kMatmulWorkspaceBytes; };
+  EXPECT_EQ(workspace(), 0);
+  options.cudnn = true;
+  EXPECT_EQ(workspace(), 24 * 1024 * (64 * 4 + 4));
+  options.deterministic = true;
+  EXPECT_EQ(workspace(), 24 * 1024 * (1024 * 2 + 4));
+  options.compute = DType::f32;
+  EXPECT_EQ(workspace(), 0);
+}
+
+// Of 18 bytes a parameter in bf16, the 8 of the moments are shared.
+TEST(Memory, MomentsAreSharedAmongRanks) {
+  const Transformer model(config_of(0, 0));
+  MemoryOptions options{.compute = DType::bf16};
+  const int64_t size = model.parameters().storage_size();
+  EXPECT_EQ(estimate_memory(model, options).parameters, size * 18);
+  options.moment_shards = 4;
+  EXPECT_EQ(estimate_memory(model, options).parameters, size * 12);
 }
 
 }  // namespace

@@ -17,9 +17,12 @@ TEST(DevicePeak, KnowsCardsByTheNamesTheyGiveThemselves) {
   EXPECT_EQ(bf16("NVIDIA A100-SXM4-40GB"), 312);
   EXPECT_EQ(bf16("NVIDIA L40S"), 362);
   EXPECT_EQ(bf16("NVIDIA L4"), 121);
+  EXPECT_EQ(bf16("NVIDIA B200"), 2250);
+  EXPECT_EQ(bf16("NVIDIA GeForce RTX 4090"), 165.2);
   EXPECT_EQ(datasheet_flops("NVIDIA A100-SXM4-40GB", DType::f32), 19.5e12);
   EXPECT_EQ(datasheet_flops("NVIDIA H100 80GB HBM3", DType::f32), 67e12);
-  for (const char* other : {"NVIDIA RTX A1000", "NVIDIA L40", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "a GPU"}) {
+  for (const char* other : {"NVIDIA RTX A1000", "NVIDIA L40", "NVIDIA GB200", "NVIDIA H20", "NVIDIA GeForce RTX 4090 D",
+                            "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "a GPU"}) {
     EXPECT_FALSE(datasheet_flops(other, DType::bf16)) << other;
   }
 }

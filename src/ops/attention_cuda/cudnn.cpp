@@ -6,11 +6,13 @@
 #define CUDNN_FRONTEND_SKIP_JSON_LIB
 #include <cudnn_frontend.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 #include "base/log.h"
 #include "base/shared_library.h"
@@ -48,7 +50,7 @@ enum class Direction : int64_t { inference, forward, backward, deterministic_bac
 struct Plan {
   std::unique_ptr<Graph> graph;  // null: cuDNN does not take it
   std::string why_not;
-  std::shared_ptr<Storage> workspace;
+  size_t workspace = 0;  // bytes it works in
 };
 
 void require(fe::error_t status) {
@@ -131,8 +133,9 @@ class Engine {
       if (required) fail(ExitCode::usage, "cuDNN does not take {}: {}", to_text(direction, a), plan.why_not);
       return false;
     }
+    void* workspace = workspace_for(plan);
     try {
-      require(plan.graph->execute(handle_, pointers, plan.workspace ? plan.workspace->data() : nullptr));
+      require(plan.graph->execute(handle_, pointers, workspace));
     } catch (const std::runtime_error& error) {
       fail(ExitCode::internal, "cuDNN failed at {}: {}", to_text(direction, a), error.what());
     }
@@ -152,10 +155,7 @@ class Engine {
     const Key key{static_cast<int64_t>(direction), a.batch, a.queries, a.heads, a.kv_heads, a.qk_width, a.v_width,
                   std::bit_cast<int64_t>(a.scale)};
     if (const auto found = plans_.find(key); found != plans_.end()) return found->second;
-    cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
-    T6_CUDA(cudaStreamIsCapturing(current_stream(), &capturing));
-    T6_CHECK(capturing == cudaStreamCaptureStatusNone,
-             "[attention] {} is run for the first time while a graph is captured; run it once before",
+    T6_CHECK(!capturing(), "[attention] {} is run for the first time while a graph is captured; run it once before",
              to_text(direction, a));
     Plan plan = make_plan(direction, a);
     if (plan.graph == nullptr) {
@@ -186,10 +186,30 @@ class Engine {
     } catch (const std::runtime_error& error) {  // the frontend's own, and those of require()
       plan.why_not = error.what();
     }
-    if (workspace > 0) {
-      plan.workspace = Storage::allocate(static_cast<size_t>(workspace), Device{Device::Kind::cuda, 0});
-    }
+    plan.workspace = static_cast<size_t>(std::max<int64_t>(workspace, 0));
+    // Now, as nothing is allocated while a graph is captured.
+    if (plan.graph != nullptr) static_cast<void>(workspace_for(plan));
     return plan;
+  }
+
+  static bool capturing() {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    T6_CUDA(cudaStreamIsCapturing(current_stream(), &status));
+    return status != cudaStreamCaptureStatusNone;
+  }
+
+  // Plans run one after another on one stream and share one block, as large as the largest of them asks. A captured graph
+  // keeps the address it was captured with: that block stays when a larger one takes its place.
+  void* workspace_for(const Plan& plan) {
+    if (plan.workspace == 0) return nullptr;
+    if (workspace_ == nullptr || workspace_->bytes() < plan.workspace) {
+      if (workspace_ != nullptr && workspace_in_graph_) in_graphs_.push_back(workspace_);
+      workspace_ = nullptr;  // first, so that both are never there at once
+      workspace_ = Storage::allocate(plan.workspace, Device{Device::Kind::cuda, 0});
+      workspace_in_graph_ = false;
+    }
+    workspace_in_graph_ = workspace_in_graph_ || capturing();
+    return workspace_->data();
   }
 
   void open() {
@@ -206,6 +226,9 @@ class Engine {
   std::mutex mutex_;
   cudnnHandle_t handle_ = nullptr;
   std::map<Key, Plan> plans_;
+  std::shared_ptr<Storage> workspace_;
+  bool workspace_in_graph_ = false;
+  std::vector<std::shared_ptr<Storage>> in_graphs_;
 };
 
 // Never destroyed: at exit the driver may be gone.
