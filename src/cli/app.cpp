@@ -57,6 +57,7 @@ int run(int argc, char** argv) {
   add_shards(root, context);
   add_checkpoint(root, context);
   add_bench(root, context);
+  add_plan(root, context);
   add_config(root, context);
   add_help(root, context);
   set_up(root);

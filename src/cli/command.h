@@ -24,6 +24,7 @@ void add_checkpoint(CLI::App& root, Context& context);
 void add_tokenizer(CLI::App& root, Context& context);
 void add_tokenize(CLI::App& root, Context& context);
 void add_shards(CLI::App& root, Context& context);
+void add_plan(CLI::App& root, Context& context);
 void add_plot(CLI::App& root, Context& context);
 void add_config(CLI::App& root, Context& context);
 

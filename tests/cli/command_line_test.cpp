@@ -88,6 +88,7 @@ TEST_F(CommandLine, EveryHelpNamesItsOptionsAndHasAnExample) {
       {"bench", "ops"},
       {"bench", "tokenizer"},
       {"bench", "matmul"},
+      {"plan"},
       {"config"},
       {"config", "help"},
       {"help"},
