@@ -64,8 +64,8 @@ for ((i = 0; i < 20; ++i)); do cat README.md docs/*.md; done > "$folder/text.txt
   "$t6" tokenize --tokenizer "$folder/t.tiktoken" --out "$folder/text" "$folder/text.txt" >> "$folder/data.log" 2>&1 ||
   die "no tokens: $(tail -1 "$folder/data.log")"
 
-keys=(--config "$config" "data.train=$folder/text_train_*.bin" "data.validation=" "data.tokenizer=$folder/t.tiktoken"
-  "train.steps=$steps" "train.micro_batch=$micro_batch" checkpoint.every=0 logging.tensorboard=false run.device=cpu "run.threads=$threads")
+keys=(--config "$config" "data.train=$folder/text_train_*.bin" "data.validation=[]" "data.tokenizer=$folder/t.tiktoken"
+  "train.steps=$steps" schedule.warmup_steps=1 schedule.decay_steps=0 "train.micro_batch=$micro_batch" checkpoint.every=0 logging.tensorboard=false run.device=cpu "run.threads=$threads")
 [ "$zero" = no ] || keys+=(optimizer.zero=true)
 
 # Adds the median step of a run's timing.jsonl, in ms, from its third step on, to a file.
@@ -105,7 +105,7 @@ done
 median() { python3 -c 'import statistics, sys; print(statistics.median(float(l.split()[-1]) for l in open(sys.argv[1])))' "$1"; }
 table() {
   local n alone_ms ranks_ms bus options first=
-  echo "$(basename "$config" .yaml), $global_batch windows of $context tokens a step in micro-batches of $micro_batch, $threads thread(s) a rank, $(nproc) cores ($(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)), commit $(git describe --always --dirty --abbrev=12), sharded optimizer: $zero"
+  echo "$(basename "$config" .yaml), $global_batch windows of $context tokens a step in micro-batches of $micro_batch, $threads thread(s) a rank, $(nproc --all) cores ($(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)), commit $(git describe --always --dirty --abbrev=12), sharded optimizer: $zero"
   echo
   echo "| ranks | step | tokens/s | efficiency | alone | exposed | all-reduce | predicted step | tokens/s | exposed | measured over predicted |"
   echo "|---|---|---|---|---|---|---|---|---|---|---|"

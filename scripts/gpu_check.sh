@@ -56,13 +56,13 @@ shard_index=$((${shard%/*} - 1)) shard_count=${shard#*/}
 
 programs=(t6 tests/t6_tensor_tests tests/t6_ops_tests tests/t6_model_tests tests/t6_train_tests)
 # The C and C++ runtimes and the loader are not bundled: those of the other machine belong together. Nor is anything of CUDA.
-system_libraries='/(libc|libm|libdl|librt|libpthread|libstdc\+\+|libgcc_s|ld-linux[^/]*)\.so'
+system_libraries='/(libc|libm|libdl|librt|libpthread|libresolv|libstdc\+\+|libgcc_s|ld-linux[^/]*)\.so'
 most_bytes=$((64 << 20))
 
 pack() {
   local program folder missing bytes
   cmake -S . -B build/gpu -G Ninja -DCMAKE_BUILD_TYPE=Release -DT6_CUDA=on "-DT6_CUDA_ARCHITECTURES=$architectures" \
-    -DT6_NATIVE=OFF -DCMAKE_CXX_FLAGS=-march=x86-64-v3
+    -DT6_NATIVE=OFF -DT6_MPI=off -DCMAKE_CXX_FLAGS=-march=x86-64-v3
   grep -q '^T6_CUDNN_FRONTEND_INCLUDE:[^=]*=/' build/gpu/CMakeCache.txt ||
     die "the cuDNN frontend's headers were not found: scripts/setup.sh gets them. Without them attention would be timed on slower kernels"
   cmake --build build/gpu --target "${programs[@]##*/}"
@@ -95,12 +95,12 @@ find_library() {
   for site in $(python3 -c 'import sys; print(*sys.path)' 2>/dev/null) /opt/*/.venv/lib/python3*/site-packages; do
     compgen -G "$site/nvidia/*/lib/$1" || true
   done | head -1 | grep . && return
-  compgen -G "${CUDA_HOME:-/usr/local/cuda}/lib64/$1" && return
+  compgen -G "${CUDA_HOME:-/usr/local/cuda}/lib64/$1" | head -1 | grep . && return
   ldconfig -p 2>/dev/null | awk -v name="$1" '$1 == name {print $NF; exit}'
 }
 
 find_program() { # an executable of the toolkit
-  command -v "$1" || { compgen -G "${CUDA_HOME:-/usr/local/cuda}/bin/$1" || compgen -G "${CUDA_HOME:-/usr/local/cuda}/*/$1"; } | head -1
+  command -v "$1" || { compgen -G "${CUDA_HOME:-/usr/local/cuda}/bin/$1" || compgen -G "${CUDA_HOME:-/usr/local/cuda}/*/$1" || true; } | head -1
 }
 
 failed=0 left_out=0 part_began=0
@@ -132,8 +132,8 @@ run_tests() {
     passed=$(grep -c '^\[       OK' "$report/tests_$name.log" || true)
     bad=$(grep -c '^\[  FAILED  \].*ms)' "$report/tests_$name.log" || true)
     skipped=$(grep -c '^\[  SKIPPED \].*ms)' "$report/tests_$name.log" || true)
-    if [ "$gpu" = none ] && [ "$status" = 0 ]; then
-      results "| tests of $name | no GPU: $skipped tests skipped, $passed need none and passed |"
+    if [ "$status" = 0 ] && grep -q '^\[  SKIPPED \] all tests' "$report/tests_$name.log"; then
+      results "| tests of $name | no GPU: tests skipped |"
       left_out=$((left_out + 1))
     elif [ "$status" = 124 ]; then
       results "| tests of $name | $passed passed, $bad failed, then the budget was spent |"
