@@ -15,7 +15,7 @@ packages=(
   libsimdjson-dev libpcre2-dev zlib1g-dev libzstd-dev libxxhash-dev libgtest-dev libboost-context-dev
   libopenmpi-dev openmpi-bin
 )
-test_tools=(clang-format-14 clang-14 libomp-14-dev python3 python3-venv)
+test_tools=(clang-format-14 clang-14 libclang-rt-14-dev libomp-14-dev python3 python3-venv)
 
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }

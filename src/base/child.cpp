@@ -53,7 +53,7 @@ void send(int pipe, std::string_view bytes) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(1);  // it died before that
   ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-  for (const int number : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGXCPU}) ::signal(number, SIG_DFL);
+  for (const int number : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGXCPU, SIGXFSZ}) ::signal(number, SIG_DFL);
   set_limit(RLIMIT_CORE, 0);
   set_limit(RLIMIT_FSIZE, 0);
   set_limit(RLIMIT_CPU, static_cast<uint64_t>(limits.processor_seconds), 1);  // the hard limit would be SIGKILL

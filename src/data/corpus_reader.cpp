@@ -13,8 +13,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kBlockBytes = size_t{1} << 20;
-
 bool is_blank(std::string_view text) {
   return text.find_first_not_of(" \t\r\n\f\v") == std::string_view::npos;
 }
@@ -40,7 +38,7 @@ CorpusReader::CorpusReader(std::vector<std::string> inputs, CorpusOptions option
       continue;
     }
     // Opening finds a missing or unreadable file now rather than after hours.
-    const TextSource source(input);
+    const TextSource source(input, nullptr, std::min(options_.block_bytes, TextSource::kBufferBytes));
     if (total_) *total_ += source.size().value_or(0);
   }
 }
@@ -59,7 +57,7 @@ bool CorpusReader::open_next() {
   }
   if (next_input_ == inputs_.size()) return false;
   const std::string& name = inputs_[next_input_++];
-  source_.emplace(name, &interrupt_);
+  source_.emplace(name, &interrupt_, std::min(options_.block_bytes, TextSource::kBufferBytes));
   jsonl_ = is_jsonl(name);
   delimiter_ = jsonl_ ? "\n" : options_.separator;
   carry_.clear();
@@ -87,7 +85,7 @@ std::optional<CorpusBlock> CorpusReader::next() {
     if (!source_ && !open_next()) return std::nullopt;
     bool at_end = false;
     size_t cut = cut_;
-    for (size_t want = kBlockBytes; !at_end && (carry_.size() < kBlockBytes || cut == 0);) {
+    for (size_t want = options_.block_bytes; !at_end && (carry_.size() < options_.block_bytes || cut == 0);) {
       const size_t old_size = carry_.size();
       carry_.resize(old_size + want);
       const size_t n = source_->read(std::span(carry_).subspan(old_size));
@@ -99,7 +97,7 @@ std::optional<CorpusBlock> CorpusReader::next() {
              options_.max_document_bytes,
              jsonl_ ? "JSON lines need one object on each line" : "give a separator that ends documents");
       }
-      want = std::max(kBlockBytes, carry_.size() / 2);
+      want = std::max(options_.block_bytes, carry_.size() / 2);
     }
     if (at_end) cut = carry_.size();
     CorpusBlock block{source_->name(), jsonl_, line_, {}, cut};

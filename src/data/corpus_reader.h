@@ -29,6 +29,7 @@ struct CorpusOptions {
   std::string field = "text";
   std::string separator = {};
   uint64_t max_document_bytes = uint64_t{1} << 30;  // also of a JSON line
+  size_t block_bytes = size_t{1} << 20;             // about that of a block; at least 16
 };
 
 // Whole documents of one file, not yet taken apart.

@@ -18,15 +18,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kInputBytes = size_t{256} << 10;
-
 }  // namespace
 
 struct TextSource::State {
   enum class Kind { plain, gzip, zstd };
 
-  State(io::File opened, std::string shown, const io::Interrupt* stop)
-      : file(std::move(opened)), name(std::move(shown)), interrupt(stop) {}
+  State(io::File opened, std::string shown, const io::Interrupt* stop, size_t buffer_bytes)
+      : file(std::move(opened)), name(std::move(shown)), interrupt(stop), input(buffer_bytes) {}
   State(const State&) = delete;
   State& operator=(const State&) = delete;
   ~State() {
@@ -74,7 +72,7 @@ struct TextSource::State {
   Kind kind = Kind::plain;
   std::optional<uint64_t> size;
   uint64_t consumed = 0;
-  std::vector<std::byte> input = std::vector<std::byte>(kInputBytes);
+  std::vector<std::byte> input;
   size_t begin = 0, end = 0;  // of what is left in input
   z_stream gzip{};
   ZSTD_DCtx* zstd = nullptr;
@@ -148,16 +146,16 @@ size_t TextSource::State::read_zstd(std::span<char> out) {
   return produced.pos;
 }
 
-TextSource::TextSource(const std::string& name, const io::Interrupt* interrupt) {
+TextSource::TextSource(const std::string& name, const io::Interrupt* interrupt, size_t buffer_bytes) {
   if (name == "-") {
-    state_ = std::make_unique<State>(io::File::standard_input(), "standard input", interrupt);
+    state_ = std::make_unique<State>(io::File::standard_input(), "standard input", interrupt, buffer_bytes);
   } else {
     std::error_code error;
     const fs::file_status status = fs::status(name, error);
     if (!fs::exists(status)) fail(ExitCode::data, "{}: no such text file; check the path", name);
     if (fs::is_directory(status))
       fail(ExitCode::data, "{}: expected a text file, got a folder; name the files in it", name);
-    state_ = std::make_unique<State>(io::File::open_read(name), name, interrupt);
+    state_ = std::make_unique<State>(io::File::open_read(name), name, interrupt, buffer_bytes);
     if (fs::is_regular_file(status)) state_->size = state_->file.size();
   }
   State& s = *state_;

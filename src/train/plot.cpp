@@ -12,6 +12,9 @@
 
 namespace t6::train {
 
+// Beyond it sums and differences of losses could overflow; no training comes near.
+static constexpr double kLargestLoss = 1e100;
+
 Curve read_curve(const std::filesystem::path& path) {
   std::error_code ignored;  // reading the file says what is wrong with the path
   const bool is_folder = std::filesystem::is_directory(path, ignored);
@@ -35,7 +38,7 @@ Curve read_curve(const std::filesystem::path& path) {
     const auto kind = json.find("kind"), step = json.find("step"), loss = json.find("loss"),
                tokens = json.find("tokens");
     if (kind == json.end() || step == json.end() || !step->is_number_integer() || loss == json.end()) continue;
-    if (!loss->is_number()) continue;  // null: not finite
+    if (!loss->is_number() || std::abs(loss->get<double>()) > kLargestLoss) continue;  // null: not finite
     const uint64_t seen = tokens != json.end() && tokens->is_number_unsigned() ? tokens->get<uint64_t>() : 0;
     const CurvePoint point{step->get<int64_t>(), seen, loss->get<double>()};
     if (*kind == "train") curve.train.push_back(point);

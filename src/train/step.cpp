@@ -70,7 +70,8 @@ struct TrainingStep::Result {
   }
 
   struct Arrival {
-    gpu::HostBuffer loss{sizeof(double)}, norm{2 * sizeof(float)};
+    Arrival() : loss(sizeof(double)), norm(2 * sizeof(float)) {}  // said, as clang 14 cannot tell it for a nested one
+    gpu::HostBuffer loss, norm;
     gpu::Event done;
   };
   bool on_gpu = false;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 
 #include "base/error.h"
 #include "base/format.h"
@@ -55,8 +56,17 @@ std::string fingerprint(const data::ShardSet& shards) {
 }
 
 std::string describe_data(const nlohmann::json& data) {
-  return fmt::format("{} shards of {} tokens", data.value("shards", uint64_t{0}),
-                     format_grouped(data.value("tokens", uint64_t{0})));
+  const auto count = [&](const char* key) {
+    const auto it = data.find(key);
+    return it != data.end() && it->is_number_unsigned() ? it->get<uint64_t>() : 0;
+  };
+  return fmt::format("{} shards of {} tokens", count("shards"), format_grouped(count("tokens")));
+}
+
+// A fact that is an object; an empty one for anything else.
+nlohmann::json fact(const checkpoint::Loaded& loaded, const char* key) {
+  const auto it = loaded.facts.find(key);
+  return it != loaded.facts.end() && it->is_object() ? *it : nlohmann::json::object();
 }
 
 // "optimizer.lr: 0.0006 -> 0.0003" for every key that has a part in the numbers and differs.
@@ -97,16 +107,25 @@ nlohmann::json to_scalars(const RunPosition& position) {
 }
 
 RunPosition position_of(const checkpoint::Loaded& loaded) {
+  // The library's own conversions take any number for any other.
+  const auto whole = [](const nlohmann::json& value) {
+    if (value.is_number_integer() && value >= 0) return value.get<uint64_t>();
+    return value.get_ref<const nlohmann::json::number_unsigned_t&>();  // throws
+  };
+  const auto number = [](const nlohmann::json& value) {
+    return value.is_number() ? value.get<double>() : value.get_ref<const nlohmann::json::number_float_t&>();
+  };
   try {
     const nlohmann::json& scalars = loaded.scalars;
     const nlohmann::json& hash = scalars.at("data_hash");
     RunPosition position{.step = loaded.step,
-                         .tokens = scalars.at("tokens"),
-                         .consumed = data::TokenHash(hash.at(0), hash.at(1)),
-                         .loss = scalars.at("loss"),
+                         .tokens = whole(scalars.at("tokens")),
+                         .consumed = data::TokenHash(whole(hash.at(0)), whole(hash.at(1))),
+                         .loss = number(scalars.at("loss")),
                          .validation = {}};
     if (const auto last = scalars.find("validation"); last != scalars.end()) {
-      position.validation = {.step = last->at("step"), .loss = last->at("loss")};
+      position.validation = {.step = static_cast<int64_t>(std::min<uint64_t>(whole(last->at("step")), INT64_MAX)),
+                             .loss = number(last->at("loss"))};
     }
     return position;
   } catch (const nlohmann::json::exception&) {
@@ -133,7 +152,11 @@ RunConfig config_of(const nlohmann::json& facts, const std::filesystem::path& pa
   if (it == facts.end() || !it->is_string()) {
     fail(ExitCode::checkpoint, "{} does not say which config it was trained with", path.string());
   }
-  return run_config_from_yaml(it->get<std::string>(), path.string() + " (config)");
+  try {
+    return run_config_from_yaml(it->get<std::string>(), path.string() + " (config)");
+  } catch (const Error& error) {
+    fail(ExitCode::checkpoint, "{} holds a config that this program does not know: {}", path.string(), error.what());
+  }
 }
 
 void require_same_run(const RunConfig& config, const nlohmann::json& facts, const checkpoint::Loaded& loaded) {
@@ -155,7 +178,7 @@ void require_same_run(const RunConfig& config, const nlohmann::json& facts, cons
          "{} was saved under another value of {}; a resumed run keeps these. Restore them, or choose another run.dir",
          loaded.path.string(), fmt::join(differences, ", "));
   }
-  const nlohmann::json then = loaded.facts.value("data", nlohmann::json::object()), here = facts.at("data");
+  const nlohmann::json then = fact(loaded, "data"), here = facts.at("data");
   if (then != here) {
     fail(ExitCode::checkpoint,
          "{} was trained on other tokens than data.train names: {} then, {} now{}. Restore them, or choose another "
@@ -167,7 +190,7 @@ void require_same_run(const RunConfig& config, const nlohmann::json& facts, cons
     log::warn("the config differs from that of {}: {}", loaded.path.string(), fmt::join(changed, ", "));
   }
   std::vector<std::string> changed;
-  const nlohmann::json built = loaded.facts.value("environment", nlohmann::json::object());
+  const nlohmann::json built = fact(loaded, "environment");
   for (const auto& [name, value] : facts.at("environment").items()) {
     const nlohmann::json before = built.value(name, nlohmann::json());
     if (before != value) changed.push_back(fmt::format("{}: {} -> {}", name, before.dump(), value.dump()));

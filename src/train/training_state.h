@@ -42,7 +42,7 @@ RunPosition position_of(const checkpoint::Loaded& loaded);
 nlohmann::json run_facts(const RunConfig& config, const data::ShardSet& shards,
                          const nlohmann::ordered_json& environment);
 
-// The config a checkpoint was saved under. Error(checkpoint) when the facts hold none.
+// The config a checkpoint was saved under. Error(checkpoint) when the facts hold none, or one that cannot be.
 RunConfig config_of(const nlohmann::json& facts, const std::filesystem::path& path);
 
 // Compares the facts of this start with those of the checkpoint it would go on from.
