@@ -6,6 +6,7 @@
 #   scripts/fuzz.sh --targets A,B       only these (see --list)
 #   scripts/fuzz.sh --seconds S         at most S seconds a target; targets that fork a process an input: 600 by default
 #   scripts/fuzz.sh --report FILE       also writes the table to FILE, as Markdown, row by row
+#   scripts/fuzz.sh --program FILE      runs this t6_fuzz in place of a new build
 #   scripts/fuzz.sh --list              prints the targets
 #   scripts/fuzz.sh --self-test         must find a bug that is there on purpose
 #
@@ -21,6 +22,7 @@ seconds=0
 seconds_of_forks=600
 report=
 only=
+built=
 self_test=no
 list_only=no
 die() { printf 'fuzz: %s\n' "$*" >&2; exit 2; }
@@ -31,32 +33,37 @@ while [ $# -gt 0 ]; do
     --seconds) number "$@"; seconds=$2 seconds_of_forks=$2; shift ;;
     --targets) only=,${2:?"--targets needs names"},; shift ;;
     --report) report=${2:?"--report needs a file"}; shift ;;
+    --program) built=${2:?"--program needs a file"}; shift ;;
     --self-test) self_test=yes ;;
     --list) list_only=yes ;;
-    -h | --help) sed -n '2,16{s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,17{s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
     *) die "unknown option $1; see --help" ;;
   esac
   shift
 done
 
-command -v clang++-14 >/dev/null || die "clang++-14 is missing: scripts/setup.sh --test-tools"
-export CCACHE_BASEDIR=${CCACHE_BASEDIR:-$PWD} CCACHE_NOHASHDIR=${CCACHE_NOHASHDIR:-1}
-log=$PWD/build/fuzz/build.log
 mkdir -p build/fuzz
-printf 'fuzz: building (preset fuzz)\n' >&2
-{ cmake --preset fuzz && cmake --build --preset fuzz --target t6_fuzz -j "${JOBS:-$(nproc)}"; } >"$log" 2>&1 ||
-  { tail -30 "$log" >&2; die "the build failed, see $log"; }
+if [ -z "$built" ]; then
+  command -v clang++-14 >/dev/null || die "clang++-14 is missing: scripts/setup.sh --test-tools"
+  export CCACHE_BASEDIR=${CCACHE_BASEDIR:-$PWD} CCACHE_NOHASHDIR=${CCACHE_NOHASHDIR:-1}
+  log=$PWD/build/fuzz/build.log
+  printf 'fuzz: building (preset fuzz)\n' >&2
+  { cmake --preset fuzz && cmake --build --preset fuzz --target t6_fuzz -j "${JOBS:-$(nproc)}"; } >"$log" 2>&1 ||
+    { tail -30 "$log" >&2; die "the build failed, see $log"; }
+  built=build/fuzz/tests/fuzz/t6_fuzz
+fi
 # A copy, so that a build meanwhile does not change what runs.
 program=$PWD/build/fuzz/t6_fuzz.$$
-cp build/fuzz/tests/fuzz/t6_fuzz "$program"
+cp "$built" "$program" || die "cannot copy $built"
 work=$(mktemp -d "$PWD/build/fuzz/run.XXXXXX")
 running=
 trap '[ -z "$running" ] || kill "$running" 2>/dev/null; rm -rf "$work" "$program"' EXIT
 trap 'exit 130' INT TERM
 
-# Few freed blocks are held back, so that peak memory says something. libhdf5 copies overlapping memory by memcpy, which
-# the sanitizer would take for the child's end: its replacements are off where only uninstrumented code would be judged.
-export ASAN_OPTIONS=quarantine_size_mb=8:detect_stack_use_after_return=0:allocator_may_return_null=0
+# Few freed blocks are held back, so that peak memory says something, and short stacks are kept of each: a finding is run
+# again for a longer one. libhdf5 copies overlapping memory by memcpy, which the sanitizer would end its child for: where
+# children read, the sanitizer's own memcpy is off.
+export ASAN_OPTIONS=quarantine_size_mb=8:malloc_context_size=2:detect_stack_use_after_return=0:allocator_may_return_null=0
 export UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1
 targets=$("$program" --list)
 if [ "$list_only" = yes ]; then awk '{print $1}' <<<"$targets"; exit 0; fi
