@@ -46,9 +46,18 @@ void run_manifest(std::string_view input) {
   }
   for (size_t i = 0; i < again.tensors.size(); ++i) {
     const auto &a = again.tensors[i], &b = manifest.tensors[i];
-    require(a.rank == b.rank && a.name == b.name && a.dtype == b.dtype && a.shape == b.shape && a.xxh3 == b.xxh3,
+    require(a.name == b.name && a.dtype == b.dtype && a.shape == b.shape && a.parts.size() == b.parts.size(),
             "tensor {} reads back as something else", i);
-    require(checkpoint::is_valid_name(b.name), "the name {}", b.name);
+    require(checkpoint::is_valid_tensor_name(b.name), "the name {}", b.name);
+    int64_t end = 0;
+    for (size_t j = 0; j < b.parts.size(); ++j) {
+      const auto &c = a.parts[j], &d = b.parts[j];
+      require(c.rank == d.rank && c.begin == d.begin && c.count == d.count && c.xxh3 == d.xxh3,
+              "part {} of tensor {} reads back as something else", j, i);
+      require(d.begin == end && d.count > 0 && d.rank >= 0 && d.rank < manifest.world, "part {} of tensor {}", j, i);
+      end += d.count;
+    }
+    require(end == b.shape.numel(), "{} elements in the parts of tensor {}", end, i);
   }
 }
 
@@ -120,7 +129,8 @@ checkpoint::Manifest example() {
   manifest.step = 1200;
   manifest.world = 2;
   manifest.files = {{"rank-00000.h5", 5000, hash}, {"rank-00001.h5", 70, hash}};
-  manifest.tensors = {{0, "params/a", DType::f32, Shape{2, 3}, hash}, {1, "params/b", DType::bf16, Shape{}, hash}};
+  manifest.tensors = {{"params/a", DType::f32, Shape{2, 3}, {{0, 0, 2, hash}, {1, 2, 1, hash}, {0, 3, 3, hash}}},
+                      {"params/b", DType::bf16, Shape{}, {{1, 0, 1, hash}}}};
   manifest.scalars = {{"tokens", 18446744073709551615ull}, {"loss", 0.1}, {"tiny", 5e-324}};
   manifest.facts = {{"config", "abc"}, {"cpu", {{"name", "x"}}}};
   return manifest;
@@ -132,7 +142,17 @@ std::vector<std::string> manifest_seeds() {
   checkpoint::Manifest bare;
   bare.files = {{"rank-00000.h5", 1, example().files[0].xxh3}};
   const std::string other = checkpoint::to_text(bare);
-  return {text, "r" + text, body, other.substr(0, other.rfind(kHashKey)), "step-00001200\n", "{\"a\":1,\"a\":2,"};
+  const std::string first_version =
+      R"({"format":"t6-checkpoint","version":1,"step":3,"world":1,"scalars":{},"facts":{},)"
+      R"("files":[{"name":"rank-00000.h5","bytes":99,"xxh3":"0123456789abcdef0123456789abcdef"}],)"
+      R"("tensors":[{"name":"a","dtype":"f32","shape":[2],"rank":0,"xxh3":"0123456789abcdef0123456789abcdef"}],)";
+  return {text,
+          "r" + text,
+          body,
+          first_version,
+          other.substr(0, other.rfind(kHashKey)),
+          "step-00001200\n",
+          "{\"a\":1,\"a\":2,"};
 }
 
 std::vector<std::string> resume_seeds() {

@@ -63,7 +63,8 @@ bool accepts(std::initializer_list<ExitCode> codes, Read&& read) {
   } catch (const Error& error) {
     for (const ExitCode code : codes) {
       if (error.code() != code) continue;
-      require(error.what()[0] != '\0', "a refusal without a reason");
+      const bool said = error.what()[0] != '\0' || dynamic_cast<const SaidElsewhere*>(&error) != nullptr;
+      require(said, "a refusal without a reason");
       return false;
     }
     finding(fmt::format("Error with exit code {}: {}", static_cast<int>(error.code()), error.what()));
