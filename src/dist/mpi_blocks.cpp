@@ -40,7 +40,7 @@ namespace {
 
 constexpr int64_t kPartBytes = int64_t{1} << 18;  // of a message
 constexpr int kWindow = 4;                        // blocks under way at once
-constexpr int kTags = 1 << 14;                    // twice this is below what every MPI has
+constexpr int kTags = 1 << 14;                    // blocks under way at once differ in theirs; every MPI has as many
 
 // Elements [begin, begin + count) of a tensor: what one message moves.
 struct Part {
@@ -184,7 +184,7 @@ struct MpiBlocks::Impl {
   void begin(const MpiOperation& o, Slot& slot, int tag) {
     slot.busy = true;
     slot.sums = false;
-    slot.tag = 2 * tag;
+    slot.tag = tag;
     slot.requests.clear();
     slot.expected.clear();
     const auto me = static_cast<size_t>(rank_);
@@ -329,7 +329,6 @@ struct MpiBlocks::Impl {
       if (o.kind == MpiKind::all_reduce) {
         slot.requests.clear();
         slot.expected.clear();
-        ++slot.tag;
         begin_gather(o, slot);
         return true;
       }
