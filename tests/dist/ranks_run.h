@@ -39,6 +39,9 @@ inline std::string mpirun() {
 inline RanksOutcome run_ranks(int world, const std::vector<std::string>& command,
                               const std::vector<std::string>& settings = {}, int limit_seconds = 60) {
   using Clock = std::chrono::steady_clock;
+#if defined(__SANITIZE_ADDRESS__)
+  limit_seconds *= 4;
+#endif
   std::vector<std::string> words = {mpirun(),    "-n",   std::to_string(world), "--oversubscribe",
                                     "--bind-to", "none", "--allow-run-as-root", "--quiet"};
   for (const std::string& setting : settings) words.insert(words.end(), {"-x", setting});
