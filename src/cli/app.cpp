@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "cli/command.h"
 #include "cli/help.h"
+#include "cli/launch.h"
 #include "cli/output.h"
 
 namespace t6::cli {
@@ -48,6 +49,7 @@ int run(int argc, char** argv) {
   root.set_version_flag(
       "--version", [] { return version_text(); }, "version, commit and how it was built");
   add_train(root, context);
+  add_launch(root, context);
   add_eval(root, context);
   add_generate(root, context);
   add_info(root, context);
@@ -64,7 +66,11 @@ int run(int argc, char** argv) {
 
   log::start(false);
   try {
-    root.parse(argc, argv);
+    std::vector<std::string> words = context.arguments;
+    context.launched = take_launched_command(words);
+    std::vector<const char*> own;
+    for (const std::string& word : words) own.push_back(word.c_str());
+    root.parse(static_cast<int>(own.size()), own.data());
   } catch (const CLI::CallForVersion&) {
     print(version_text());
     return 0;

@@ -11,11 +11,13 @@ namespace t6::cli {
 
 struct Context {
   std::vector<std::string> arguments;  // argv, for env.json
+  std::vector<std::string> launched;   // what t6 launch starts
   bool quiet = false;                  // only warnings, errors and results
   std::function<int()> action;         // of the subcommand given; returns the exit code, throws Error
 };
 
 void add_train(CLI::App& root, Context& context);
+void add_launch(CLI::App& root, Context& context);
 void add_eval(CLI::App& root, Context& context);
 void add_generate(CLI::App& root, Context& context);
 void add_info(CLI::App& root, Context& context);

@@ -71,6 +71,7 @@ TEST_F(CommandLine, EveryHelpNamesItsOptionsAndHasAnExample) {
   const std::vector<std::vector<std::string>> commands{
       {},
       {"train"},
+      {"launch"},
       {"eval"},
       {"generate"},
       {"info"},

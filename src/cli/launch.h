@@ -1,0 +1,13 @@
+// The words that t6 launch passes on.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace t6::cli {
+
+// Takes COMMAND... out of the words of `t6 launch OPTIONS [--] COMMAND...`: they are no options of launch. Other command
+// lines stay as they are.
+std::vector<std::string> take_launched_command(std::vector<std::string>& arguments);
+
+}  // namespace t6::cli

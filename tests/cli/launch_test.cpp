@@ -1,0 +1,86 @@
+// t6 launch: its words, the exit code of its ranks, and that none is left.
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <thread>
+
+#include "cli/program.h"
+
+namespace t6::test {
+namespace {
+
+class Launch : public Program {
+ protected:
+  static size_t count(const std::string& text, const std::string& part) {
+    size_t times = 0;
+    for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++times;
+    return times;
+  }
+  static bool has_mpirun() { return std::system("command -v mpirun > /dev/null 2>&1") == 0; }
+};
+
+TEST_F(Launch, WordsBehindTheCommandAreItsOwn) {
+  for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
+           {"launch", "--nproc", "3", "--by", "variables", "checkpoint", "--help"},
+           {"launch", "--by=variables", "--nproc=3", "--", "checkpoint", "--help"},
+       }) {
+    const Outcome outcome = run(words);
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    EXPECT_EQ(count(outcome.out, "Usage: t6 checkpoint"), 3U);
+  }
+}
+
+TEST_F(Launch, WhatIsMissingIsSaid) {
+  const Outcome no_command = run({"launch", "--nproc", "2"});
+  EXPECT_EQ(no_command.code, 2);
+  EXPECT_TRUE(contains(no_command.err, "expected a command of t6 to start"));
+  const Outcome no_number = run({"launch", "train", "x.yaml"});
+  EXPECT_EQ(no_number.code, 2);
+  EXPECT_TRUE(contains(no_number.err, "--nproc is required"));
+  EXPECT_EQ(run({"launch", "--nproc", "0", "train"}).code, 2);
+  EXPECT_EQ(run({"launch", "--nproc"}).code, 2);
+}
+
+TEST_F(Launch, TheRanksExitCodeIsReturned) {
+  const int alone = run({"plot", "nowhere"}).code;
+  ASSERT_NE(alone, 0);
+  for (const char* by : {"variables", "mpi"}) {
+    if (by == std::string("mpi") && !has_mpirun()) continue;
+    const Outcome outcome = run({"launch", "--nproc", "2", "--by", by, "plot", "nowhere"});
+    EXPECT_EQ(outcome.code, alone) << by << outcome.err;
+    EXPECT_TRUE(contains(outcome.err, "nowhere"));
+    EXPECT_FALSE(contains(outcome.err, "mpirun")) << "its noise";
+  }
+}
+
+TEST_F(Launch, MpirunStartsSeveralRanks) {
+  if (!has_mpirun()) GTEST_SKIP() << "there is no mpirun here";
+  const Outcome outcome = run({"launch", "--nproc", "3", "--by", "mpi", "--", "checkpoint", "--help"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(count(outcome.out, "Usage: t6 checkpoint"), 3U);
+  EXPECT_EQ(outcome.err, "");
+}
+
+// Ranks that read a pipe which nobody opens for writing would stay for ever.
+TEST_F(Launch, SignalsReachTheRanksAndNoneStays) {
+  write("text.txt", small_text());
+  ASSERT_EQ(run({"tokenizer", "train", "--input", "text.txt", "--vocab", "262", "--out", "x.tiktoken"}).code, 0);
+  ASSERT_EQ(std::system(("mkfifo '" + (folder() / "pipe").string() + "'").c_str()), 0);
+  for (const char* by : {"variables", "mpi"}) {
+    if (by == std::string("mpi") && !has_mpirun()) continue;
+    const pid_t launcher = start({"launch", "--nproc", "2", "--by", by, "tokenize", "pipe", "--tokenizer", "x.tiktoken",
+                                  "--out", std::string("out_") + by});
+    std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+    ::kill(launcher, SIGTERM);
+    const Outcome outcome = finish(launcher);
+    EXPECT_NE(outcome.code, 0) << by;
+    EXPECT_LT(outcome.seconds, 15) << by;
+    // Every rank's command line names the folder of this test as its own working directory: none is there any more.
+    const std::string look =
+        "for p in /proc/[0-9]*; do [ \"$(readlink $p/cwd)\" = '" + folder().string() + "' ] && exit 1; done; exit 0";
+    EXPECT_EQ(std::system(look.c_str()), 0) << by;
+  }
+}
+
+}  // namespace
+}  // namespace t6::test
