@@ -3,7 +3,10 @@
 #include "dist/control.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
+#include <atomic>
+#include <new>
 #include <random>
 
 #include "dist/processes.h"
@@ -23,6 +26,7 @@ struct Course {
   int64_t steps = 8;
   double phase_seconds = 0.02;
   std::function<bool(Sign)> overlook;
+  std::atomic<int>* under_way = nullptr;  // shared by all processes: ranks that came to the second step
 };
 
 void suffer(Fault fault, Control& control) {
@@ -51,6 +55,7 @@ int be_rank(const Course& run, int rank, int port) {
   const Ranks ranks{rank, run.world, rank, run.world};
   Control control(ranks, meet({ranks, {"127.0.0.1", port}, {}, "", "n", 20}), {run.watchdog, 0.2, run.overlook});
   for (int64_t step = 1; step <= run.steps; ++step) {
+    if (step == 2 && run.under_way != nullptr) ++*run.under_way;
     for (const char* phase : {"forward", "backward", "reduce gradients"}) {
       control.progress(step, phase);
       const bool faulty = std::find(run.faulty.begin(), run.faulty.end(), rank) != run.faulty.end();
@@ -300,6 +305,30 @@ TEST(ControlBroken, RanksThatReportNothingAreTakenForStopped) {
 
 // ---- again and again, at random instants ----
 
+// A counter that forked processes share.
+class Shared {
+ public:
+  Shared() {
+    void* page = ::mmap(nullptr, sizeof(std::atomic<int>), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED) std::abort();
+    count_ = new (page) std::atomic<int>(0);
+  }
+  ~Shared() { ::munmap(count_, sizeof(std::atomic<int>)); }
+  Shared(const Shared&) = delete;
+  Shared& operator=(const Shared&) = delete;
+  std::atomic<int>* get() const { return count_; }
+  // Until all ranks are under way, however busy the machine is.
+  void wait_for(int count) const {
+    for (const double until = steady_seconds() + 30; *count_ < count && steady_seconds() < until;) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    ASSERT_GE(*count_, count);
+  }
+
+ private:
+  std::atomic<int>* count_;
+};
+
 TEST(ControlKill, DeathsAtRandomInstantsEndAllEachTime) {
   std::mt19937 random(1);
   double slowest = 0;
@@ -307,11 +336,14 @@ TEST(ControlKill, DeathsAtRandomInstantsEndAllEachTime) {
     Course run;
     run.world = 2 + round % 4;
     run.steps = 1000;
+    const Shared shared;
+    run.under_way = shared.get();
     const auto victim = static_cast<int>(random() % static_cast<unsigned>(run.world));
     const int port = free_port();
     Processes processes;
     processes.start(run.world, [&](int rank) { return be_rank(run, rank, port); });
-    std::this_thread::sleep_for(std::chrono::milliseconds(600 + random() % 500));
+    shared.wait_for(run.world);
+    std::this_thread::sleep_for(std::chrono::milliseconds(random() % 500));
     const double killed = steady_seconds();
     ::kill(processes.process(victim), SIGKILL);
     const std::vector<Ended> ended = processes.wait(10);
@@ -334,11 +366,14 @@ TEST(ControlKill, StoppedRanksEndAllEachTime) {
     run.world = 2 + round % 3;
     run.steps = 1000;
     run.watchdog = kLimit;
+    const Shared shared;
+    run.under_way = shared.get();
     const auto victim = static_cast<int>(random() % static_cast<unsigned>(run.world));
     const int port = free_port();
     Processes processes;
     processes.start(run.world, [&](int rank) { return be_rank(run, rank, port); });
-    std::this_thread::sleep_for(std::chrono::milliseconds(600 + random() % 500));
+    shared.wait_for(run.world);
+    std::this_thread::sleep_for(std::chrono::milliseconds(random() % 500));
     const double stopped = steady_seconds();
     ::kill(processes.process(victim), SIGSTOP);
     const std::vector<Ended> ended = processes.wait(15);
