@@ -24,6 +24,9 @@
 extern "C" const char* __lsan_default_suppressions() {
   return "leak:libpmix.so";
 }
+extern "C" const char* __lsan_default_options() {
+  return "print_suppressions=0";
+}
 #endif
 
 namespace t6::dist {

@@ -20,6 +20,12 @@ struct RanksOutcome {
   bool late = false;  // the time limit ended it
   std::string text;   // what all ranks wrote
   double seconds = 0;
+
+  // The rest of the line from the first `part` on; empty: it is nowhere.
+  std::string line(const std::string& part) const {
+    const size_t begin = text.find(part);
+    return begin == std::string::npos ? "" : text.substr(begin, text.find('\n', begin) - begin);
+  }
 };
 
 // The path of mpirun; empty: there is none.
