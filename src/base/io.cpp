@@ -51,7 +51,14 @@ bool allowed(DiskCall call, const fs::path& path) {
 
 int create_or_fail(const fs::path& path, int flags, const char* what) {
   if (!allowed(DiskCall::create, path)) fail_system(what, path);
-  return open_or_fail(path, flags, what);
+  // A link in a folder that came from elsewhere must not lead out of it.
+  const int fd = ::open(path.c_str(), flags | O_CLOEXEC | O_NOFOLLOW, 0644);
+  if (fd < 0 && errno == ELOOP) {
+    fail(ExitCode::io, "cannot {} {}: it is a symbolic link, which is not written through; remove it", what,
+         path.string());
+  }
+  if (fd < 0) fail_system(what, path);
+  return fd;
 }
 
 std::string hex(XXH128_hash_t hash) {
@@ -334,12 +341,20 @@ std::string Hasher::hex() const {
 }
 
 std::optional<Lock> Lock::try_acquire(const fs::path& path) {
-  File file = File::open_append(path);
-  if (::flock(file.descriptor(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno == EWOULDBLOCK) return std::nullopt;
-    fail_system("lock", path);
+  while (true) {
+    File file = File::open_append(path);
+    if (::flock(file.descriptor(), LOCK_EX | LOCK_NB) != 0) {
+      if (errno == EWOULDBLOCK) return std::nullopt;
+      fail_system("lock", path);
+    }
+    // The holder before may have removed the file between the two calls: then this is the lock of nothing.
+    struct stat named {
+    }, held{};
+    if (::fstat(file.descriptor(), &held) != 0) fail_system("lock", path);
+    if (::stat(path.c_str(), &named) == 0 && named.st_ino == held.st_ino && named.st_dev == held.st_dev) {
+      return Lock(std::move(file));
+    }
   }
-  return Lock(std::move(file));
 }
 
 }  // namespace t6::io

@@ -49,10 +49,33 @@ void keep_old(const fs::path& path, std::string_view text) {
   }
 }
 
+// A link would lead what a run writes, and what retention deletes, to another place.
+void refuse_link(const fs::path& path) {
+  std::error_code ignored;
+  if (!fs::is_symlink(path, ignored)) return;
+  fail(ExitCode::io,
+       "{} is a symbolic link; a run writes into its own folder alone. Remove the link; to keep a run on another disk, "
+       "set run.dir to a folder there, or link the run folder itself",
+       path.string());
+}
+
+// Only what open() and start_log() make; anything else keeps the folder.
+void remove_unused(const RunPaths& paths) noexcept {
+  std::error_code ignored;
+  if (fs::exists(paths.config(), ignored)) return;
+  for (const fs::path& path : {paths.checkpoints(), paths.tensorboard()}) {
+    if (fs::is_directory(path, ignored) && !fs::is_empty(path, ignored)) return;
+  }
+  for (const fs::path& path : {paths.checkpoints(), paths.tensorboard(), paths.log(), paths.lock(), paths.root}) {
+    fs::remove(path, ignored);
+  }
+}
+
 }  // namespace
 
 RunFolder RunFolder::open(const fs::path& root) {
   RunPaths paths{root};
+  const bool is_new = !io::exists(root);
   io::make_directories(root);
   std::optional<io::Lock> lock = io::Lock::try_acquire(paths.lock());
   if (!lock) {
@@ -60,9 +83,12 @@ RunFolder RunFolder::open(const fs::path& root) {
          root.string(), holder_of(paths.lock()));
   }
   io::File::create(paths.lock()).write_all(own_name() + "\n");
+  std::shared_ptr<void> remains;
+  if (is_new) remains = std::shared_ptr<void>(nullptr, [paths](void*) { remove_unused(paths); });
+  for (const fs::path& path : {paths.checkpoints(), paths.tensorboard(), paths.log()}) refuse_link(path);
   io::make_directories(paths.checkpoints());
   io::make_directories(paths.tensorboard());
-  return {std::move(paths), std::move(*lock)};
+  return {std::move(paths), std::move(*lock), std::move(remains)};
 }
 
 void RunFolder::start_log() const {

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
@@ -36,7 +37,9 @@ struct RunPaths {
 class RunFolder {
  public:
   // Creates the folder and its subfolders when missing and locks it. Error(checkpoint) at once when another process
-  // holds it, naming the folder and that process; Error(io) when it cannot be made.
+  // holds it, naming the folder and that process; Error(io) when it cannot be made, or when something in it is a
+  // symbolic link: a run writes into its own folder alone. A folder made here that no config was written to is gone
+  // with the object.
   static RunFolder open(const std::filesystem::path& root);
 
   const RunPaths& paths() const { return paths_; }
@@ -48,10 +51,12 @@ class RunFolder {
   void write_environment(const nlohmann::ordered_json& environment) const;
 
  private:
-  RunFolder(RunPaths paths, io::Lock lock) : paths_(std::move(paths)), lock_(std::move(lock)) {}
+  RunFolder(RunPaths paths, io::Lock lock, std::shared_ptr<void> remains)
+      : paths_(std::move(paths)), lock_(std::move(lock)), remains_(std::move(remains)) {}
 
   RunPaths paths_;
   io::Lock lock_;
+  std::shared_ptr<void> remains_;  // of a start that failed: removed while the lock is held
 };
 
 }  // namespace t6::train

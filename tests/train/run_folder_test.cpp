@@ -35,6 +35,39 @@ TEST_F(RunFolderTest, MakesTheFolder) {
   EXPECT_EQ(folder.paths().metrics(), root_ / "metrics.jsonl");
 }
 
+// A first start that fails leaves nothing; one that wrote its config, and a folder that was there before, stay.
+TEST_F(RunFolderTest, AFolderThatWasNotUsedIsGone) {
+  { const RunFolder folder = RunFolder::open(root_); }
+  EXPECT_FALSE(fs::exists(root_));
+  { RunFolder::open(root_).write_config("a: 1\n"); }
+  EXPECT_TRUE(fs::exists(root_ / "resolved.yaml"));
+  fs::remove(root_ / "resolved.yaml");
+  { const RunFolder folder = RunFolder::open(root_); }
+  EXPECT_TRUE(fs::exists(root_));
+}
+
+TEST_F(RunFolderTest, LinksWithinTheFolderAreRefused) {
+  const fs::path outside = root_.parent_path() / "outside";
+  fs::create_directories(outside);
+  const auto write = [](const fs::path& path, const std::string& text) { io::File::create(path).write_all(text); };
+  for (const char* name : {"checkpoints", "tensorboard", "train.log", "run.lock"}) {
+    fs::create_directories(root_);
+    write(outside / "victim", "precious");
+    const bool is_folder = name[0] == 'c' || name[1] == 'e';
+    fs::create_symlink(is_folder ? outside : outside / "victim", root_ / name);
+    try {
+      RunFolder::open(root_);
+      ADD_FAILURE() << name;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::io);
+      EXPECT_NE(std::string(error.what()).find(name), std::string::npos) << error.what();
+      EXPECT_NE(std::string(error.what()).find("symbolic link"), std::string::npos) << error.what();
+    }
+    EXPECT_EQ(io::read_text(outside / "victim"), "precious");
+    fs::remove_all(root_);
+  }
+}
+
 TEST_F(RunFolderTest, ASecondTrainerIsRefusedAtOnceAndToldWho) {
   int to_parent[2], to_child[2];
   ASSERT_EQ(::pipe(to_parent), 0);
