@@ -1,5 +1,7 @@
 #include "cli/config_arguments.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace t6::cli {
@@ -21,7 +23,21 @@ std::vector<std::filesystem::path> ConfigArguments::paths() const {
   return all;
 }
 
+// A key whose value came as a word of its own, or not at all, is no config file.
+void ConfigArguments::refuse_keys_without_value() const {
+  std::error_code ignored;
+  const config::Catalogue keys = config::catalogue(default_config());
+  for (size_t i = 0; i < rest.size(); ++i) {
+    const auto is_key = [&](const config::CatalogueEntry& key) { return !key.is_section && key.path() == rest[i]; };
+    if (std::filesystem::exists(rest[i], ignored) || std::none_of(keys.begin(), keys.end(), is_key)) continue;
+    const bool has_value = i + 1 < rest.size() && !is_override(rest[i + 1]);
+    fail(ExitCode::usage, "{} is a key of the config and needs `=` and a value in the same word: {}={}", rest[i],
+         rest[i], has_value ? rest[i + 1] : "VALUE");
+  }
+}
+
 RunConfig ConfigArguments::load() const {
+  refuse_keys_without_value();
   const std::vector<std::filesystem::path> all = paths();
   if (all.empty()) {
     fail(ExitCode::usage, "expected a config file, got none; for example --config configs/demo_tpa.yaml");

@@ -17,6 +17,7 @@ struct ConfigArguments {
   // Files merged in order, those of --config first, then overrides. Error(usage) with every problem.
   RunConfig load() const;
   std::vector<std::filesystem::path> paths() const;
+  void refuse_keys_without_value() const;  // Error(usage) for "train.steps 30"
 };
 
 // Adds --config FILE (again for each file) and [key=value...]. The arguments must outlive the parse.

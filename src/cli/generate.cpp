@@ -12,6 +12,7 @@
 #include "cli/command.h"
 #include "cli/loaded_model.h"
 #include "cli/output.h"
+#include "cli/tokenizer_fit.h"
 #include "cli/utf8_stream.h"
 #include "data/tokenizer.h"
 
@@ -58,6 +59,9 @@ int run(const Options& options) {
   if (vocabulary > loaded.config.model.vocab_size) {
     fail(ExitCode::data, "the tokenizer {} has {} ids, but the model of {} only {}; it was trained with another one",
          file, vocabulary, loaded.path.string(), loaded.config.model.vocab_size);
+  }
+  for (const auto* globs : {&loaded.config.data.validation, &loaded.config.data.train}) {
+    require_ids_of(tokenizer, file, *globs, loaded.config.model.vocab_size, 1);
   }
   const std::vector<int32_t> prompt = prompt_ids(tokenizer, options);
   const SamplingOptions sampling{.temperature = options.temperature,

@@ -7,6 +7,7 @@
 #include "cli/command.h"
 #include "cli/model_facts.h"
 #include "cli/output.h"
+#include "train/run_folder.h"
 
 namespace t6::cli {
 namespace {
@@ -41,7 +42,18 @@ fs::path shipped_configs(const Options& options) {
        "the shipped configs were not found here or beside the program; name their folder: --configs DIR");
 }
 
+// Of a config, or of a run by the config that lies in its folder.
 ModelFacts facts_of(const fs::path& path) {
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored)) {
+    const fs::path config = train::RunPaths{path}.config();
+    if (!fs::exists(config, ignored)) {
+      fail(ExitCode::usage, "{}: expected a config or a run folder; this folder holds no {}", path.string(),
+           config.filename().string());
+    }
+    const fs::path folder = path.has_filename() ? path : path.parent_path();
+    return model_facts(load_run_config(std::array{config}, {}), folder.filename().string());
+  }
   return model_facts(load_run_config(std::array{path}, {}), path.stem().string());
 }
 
@@ -105,7 +117,7 @@ void add_info(CLI::App& root, Context& context) {
                                   "  t6 info configs/t6_tpa_small.yaml\n  t6 info --all --size medium\n"
                                   "  t6 info configs/t6_tpa_small.yaml configs/t6_mha_small.yaml --json");
   auto options = options_for<Options>(command, context, &run);
-  command->add_option("CONFIG", options->configs, "config files; each is a model of its own");
+  command->add_option("CONFIG", options->configs, "config files or run folders; each is a model of its own");
   command->add_flag("--all", options->all, "the shipped config of every attention kind, at one parameter budget");
   command->add_option("--size", options->size, "which budget --all shows")
       ->type_name("SIZE")

@@ -22,7 +22,7 @@ LoadedModel load_model(const std::string& path, Precision precision, DeviceChoic
   }
   LoadedModel loaded{about.path, about.step, train::config_of(about.facts, about.path), nullptr};
   loaded.model = std::make_unique<Transformer>(loaded.config.model);
-  loaded.model->allocate(dtype_for(precision), train::choose_device(device));
+  loaded.model->allocate(dtype_for(precision), train::choose_device(device, "--device cuda"));
   checkpoint::load_one(about.path, train::model_state(loaded.model->parameters()), {.prefix = "params/"});
   loaded.model->parameters().refresh_compute();
   return loaded;

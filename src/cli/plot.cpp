@@ -10,6 +10,7 @@
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
+#include "train/run_folder.h"
 
 namespace t6::cli {
 namespace {
@@ -29,7 +30,19 @@ int terminal_columns() {
 
 int run(const Options& options) {
   std::vector<train::Curve> curves;
-  for (const std::string& path : options.runs) curves.push_back(train::read_curve(path));
+  for (const std::string& path : options.runs) {
+    std::error_code ignored;
+    const std::filesystem::path log = train::RunPaths{path}.metrics();
+    if (!std::filesystem::exists(path, ignored)) {
+      fail(ExitCode::checkpoint,
+           "{}: no such run; expected run folders, as t6 train makes them, or their metrics.jsonl", path);
+    }
+    if (std::filesystem::is_directory(path, ignored) && !std::filesystem::exists(log, ignored)) {
+      fail(ExitCode::checkpoint, "{} is no run folder, or of a run without a first step: it holds no {}", path,
+           log.filename().string());
+    }
+    curves.push_back(train::read_curve(path));
+  }
   if (!options.out.empty() && !options.out.ends_with(".svg")) {
     fail(ExitCode::usage, "--out: plots are written as SVG; expected a name that ends in .svg, got {}", options.out);
   }

@@ -72,8 +72,9 @@ int run(const Options& options) {
   for (const data::WrittenShard& shard : result.shards.shards) {
     table.row({shard.path.string(), format_grouped(shard.tokens)});
   }
-  log::info("{} documents ({} empty ones left out), {} of text, {} tokens in {}: {:.1f} MB/s", totals.documents,
-            totals.empty_documents, format_bytes(static_cast<double>(totals.text_bytes)), format_grouped(totals.tokens),
+  log::info("{} document{} ({} empty ones left out), {} of text, {} tokens in {}: {:.1f} MB/s", totals.documents,
+            totals.documents == 1 ? "" : "s", totals.empty_documents,
+            format_bytes(static_cast<double>(totals.text_bytes)), format_grouped(totals.tokens),
             format_duration(totals.seconds), totals.text_mb_per_second());
   print(table.text());
   return 0;
@@ -95,7 +96,9 @@ void add_tokenize(CLI::App& root, Context& context) {
   command->add_option("--out", options->out, "folder and first part of the shards' names: data/book")
       ->type_name("PREFIX")
       ->required();
-  command->add_option("--format", options->format, "what the inputs are; auto: as their names say")
+  command
+      ->add_option("--format", options->format,
+                   "what the inputs are; auto: as their names say, and standard input as it begins")
       ->type_name("FORMAT")
       ->transform(one_of({"auto", "text", "jsonl"}))
       ->default_str("auto");

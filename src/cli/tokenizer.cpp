@@ -20,6 +20,7 @@ struct TrainOptions {
   std::vector<std::string> inputs;
   std::string out;
   int64_t vocab = 0;
+  data::CorpusFormat format = data::CorpusFormat::automatic;
   std::string field = "text";
   std::string separator;
   int64_t min_pair_count = 2;
@@ -27,8 +28,9 @@ struct TrainOptions {
 };
 
 void read_corpus(const TrainOptions& options, data::BpeTrainer& trainer) {
-  data::CorpusReader reader(options.inputs,
-                            {.field = options.field, .separator = unescape(options.separator, "--separator")});
+  data::CorpusReader reader(
+      options.inputs,
+      {.format = options.format, .field = options.field, .separator = unescape(options.separator, "--separator")});
   data::DocumentSplitter splitter(reader.options());
   Progress progress({.label = "read", .unit = "B", .total = reader.bytes_total().value_or(0)});
   while (const auto block = reader.next()) {
@@ -120,6 +122,12 @@ void add_tokenizer(CLI::App& root, Context& context) {
         ->transform(integer_between(data::BpeTrainer::kMinVocabSize, data::BpeTrainer::kMaxVocabSize))
         ->required();
     command->add_option("--out", options->out, "rank file to write, in .tiktoken form")->type_name("FILE")->required();
+    command
+        ->add_option("--format", options->format,
+                     "what the inputs are; auto: as their names say, and standard input as it begins")
+        ->type_name("FORMAT")
+        ->transform(one_of({"auto", "text", "jsonl"}))
+        ->default_str("auto");
     command->add_option("--jsonl-field", options->field, "field of a JSON line that holds the text")
         ->type_name("NAME")
         ->capture_default_str();

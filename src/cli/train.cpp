@@ -6,14 +6,19 @@
 
 #include "base/error.h"
 #include "base/format.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "checkpoint/checkpoint.h"
 #include "cli/command.h"
 #include "cli/config_arguments.h"
 #include "cli/model_facts.h"
 #include "cli/output.h"
+#include "cli/tokenizer_fit.h"
 #include "data/shard.h"
 #include "tensor/gpu.h"
+#include "train/device.h"
+#include "train/environment.h"
+#include "train/memory_advice.h"
 #include "train/trainer.h"
 
 namespace t6::cli {
@@ -43,20 +48,33 @@ Device dry_run_device(const RunConfig& config) {
   return gpu ? Device{Device::Kind::cuda, 0} : kCpu;
 }
 
+// Whether the estimate is within what a CPU run may have here: the run itself would be refused.
+std::string describe_fit(const RunConfig& config, Device device, int64_t needed) {
+  const nlohmann::ordered_json environment = train::describe_environment({}, {});
+  const nlohmann::ordered_json& memory = environment.at("memory");
+  if (!memory.contains("total")) return "not known";
+  const auto total = memory.value("limit", memory.at("total").get<int64_t>());
+  const auto text = [](int64_t bytes) { return format_memory(static_cast<uint64_t>(bytes)); };
+  if (needed <= total) return fmt::format("{} of memory, {} cores", text(total), ::sysconf(_SC_NPROCESSORS_ONLN));
+  return fmt::format("{} of memory: the run needs about {} and DOES NOT FIT; {}", text(total), text(needed),
+                     train::what_would_fit(Transformer(config.model), config, device, total));
+}
+
 // The resolved config as YAML and the facts as comments: what is printed is itself a config.
 void print_dry_run(const RunConfig& config) {
-  std::vector<std::pair<std::string, std::string>> lines =
-      describe(model_facts(config, "config", dry_run_device(config)));
+  const Device device = dry_run_device(config);
+  const ModelFacts facts = model_facts(config, "config", device);
+  std::vector<std::pair<std::string, std::string>> lines = describe(facts);
   const auto tokens = static_cast<double>(config.train.global_batch * config.model.context);
   lines.emplace_back("a step", fmt::format("{} windows of {}: {} tokens", config.train.global_batch,
                                            config.model.context, format_grouped(static_cast<uint64_t>(tokens))));
   lines.emplace_back("the run",
                      fmt::format("{} steps, {} tokens", format_grouped(static_cast<uint64_t>(config.train.steps)),
                                  format_count(tokens * static_cast<double>(config.train.steps))));
-  lines.emplace_back("this machine", fmt::format("{} of memory, {} cores",
-                                                 format_memory(static_cast<uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
-                                                               static_cast<uint64_t>(::sysconf(_SC_PAGESIZE))),
-                                                 ::sysconf(_SC_NPROCESSORS_ONLN)));
+  const bool no_gpu = device.is_cuda() && gpu::count() == 0;
+  lines.emplace_back("this machine",
+                     no_gpu ? fmt::format("has no GPU to use ({}): the run would be REFUSED here", gpu::why_none())
+                            : describe_fit(config, device, device.is_cpu() ? facts.memory.total() : 0));
   lines.emplace_back("training data", describe_data(config.data.train));
   lines.emplace_back("validation data", describe_data(config.data.validation));
   lines.emplace_back("run folder", config.run.dir);
@@ -71,6 +89,12 @@ void print_dry_run(const RunConfig& config) {
   print(text);
 }
 
+// The last evaluation is the first one in a run that stopped before its next; no two others are equal to the last bit.
+std::string before_and_after(double first, double last) {
+  return first == last ? fmt::format("{:.4f} before the first step, not measured since", first)
+                       : fmt::format("{:.4f} before, {:.4f} after", first, last);
+}
+
 std::string describe_result(const train::TrainResult& result, const RunConfig& config) {
   const char* how = "finished";
   if (result.reason == train::StopReason::target_loss) how = "stopped at train.target_loss";
@@ -81,8 +105,7 @@ std::string describe_result(const train::TrainResult& result, const RunConfig& c
   std::vector<std::pair<std::string, std::string>> lines;
   if (result.validation_loss) {
     lines.emplace_back("validation loss", result.first_validation_loss
-                                              ? fmt::format("{:.4f} before, {:.4f} after",
-                                                            *result.first_validation_loss, *result.validation_loss)
+                                              ? before_and_after(*result.first_validation_loss, *result.validation_loss)
                                               : fmt::format("{:.4f}", *result.validation_loss));
   }
   const train::RunPaths paths{result.folder};
@@ -101,6 +124,36 @@ std::string describe_result(const train::TrainResult& result, const RunConfig& c
   return state + "\n" + label_lines(lines);
 }
 
+// A run folder keeps its model: what differs is said by the config's own words, before any tensor is compared.
+void require_same_model(const RunConfig& config) {
+  const train::RunPaths paths{config.run.dir};
+  std::error_code ignored;
+  if (!std::filesystem::exists(paths.config(), ignored)) return;
+  if (!std::filesystem::is_directory(paths.checkpoints(), ignored) || checkpoint::list(paths.checkpoints()).empty())
+    return;
+  RunConfig before;
+  try {
+    before = run_config_from_yaml(io::read_text(paths.config()), paths.config().string());
+  } catch (const Error&) {
+    return;  // the checkpoint itself says what it was made with
+  }
+  if (before.model == config.model) return;
+  const std::string_view kind = before.model.kind_name();
+  std::string what = fmt::format("it is of another attention kind, {} and not {}", kind, config.model.kind_name());
+  if (kind == config.model.kind_name()) {
+    what.clear();
+    const config::Catalogue old_values = config::catalogue(before), values = config::catalogue(config);
+    for (size_t i = 0; i < std::min(values.size(), old_values.size()); ++i) {
+      if (!values[i].path().starts_with("model.") || values[i].value == old_values[i].value) continue;
+      what += fmt::format("{}{} is {} there and {} here", what.empty() ? "" : ", ", values[i].path(),
+                          old_values[i].value, values[i].value);
+    }
+  }
+  fail(ExitCode::checkpoint,
+       "the run in {} does not fit the model of this config: {}; choose another run.dir, or use {}", config.run.dir,
+       what, paths.config().string());
+}
+
 int run(const Options& options) {
   const RunConfig config = options.config.load();
   if (options.dry_run) {
@@ -108,6 +161,13 @@ int run(const Options& options) {
     return 0;
   }
   check_trainable(config, 1);
+  require_same_model(config);
+  if (config.data.tokenizer) {
+    const data::Tokenizer tokenizer = data::Tokenizer::load(*config.data.tokenizer);
+    for (const auto* globs : {&config.data.train, &config.data.validation}) {
+      require_ids_of(tokenizer, *config.data.tokenizer, *globs, config.model.vocab_size, SIZE_MAX);
+    }
+  }
   // A reader of our output that goes away ends no training.
   std::signal(SIGPIPE, SIG_IGN);
   train::Trainer trainer(config, options.context->arguments);  // takes signals until the result is said

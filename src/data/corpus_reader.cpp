@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/log.h"
 
 namespace t6::data {
 namespace {
@@ -15,6 +16,18 @@ namespace fs = std::filesystem;
 
 bool is_blank(std::string_view text) {
   return text.find_first_not_of(" \t\r\n\f\v") == std::string_view::npos;
+}
+
+// Whether the first line is a whole JSON object with that field.
+bool begins_with_json(std::string_view text, const std::string& field) {
+  const size_t begin = std::min(text.find_first_not_of(" \t\r\n"), text.size());
+  const size_t end = std::min(text.find('\n', begin), text.size());
+  if (begin == end || text[begin] != '{') return false;
+  simdjson::dom::parser parser;
+  const simdjson::padded_string line(text.substr(begin, end - begin));
+  simdjson::dom::element object;
+  std::string_view value;
+  return parser.parse(line).get(object) == simdjson::SUCCESS && object[field].get(value) == simdjson::SUCCESS;
 }
 
 }  // namespace
@@ -43,11 +56,26 @@ CorpusReader::CorpusReader(std::vector<std::string> inputs, CorpusOptions option
   }
 }
 
-bool CorpusReader::is_jsonl(const std::string& name) const {
+bool CorpusReader::is_jsonl(const TextSource& source, bool standard_input) const {
   if (options_.format != CorpusFormat::automatic) return options_.format == CorpusFormat::jsonl;
-  fs::path path(name);
-  if (path.extension() == ".gz" || path.extension() == ".zst") path.replace_extension();
-  return path.extension() == ".jsonl" || path.extension() == ".ndjson" || path.extension() == ".json";
+  if (!standard_input) {
+    fs::path path(source.name());
+    if (path.extension() == ".gz" || path.extension() == ".zst") path.replace_extension();
+    if (path.extension() == ".jsonl" || path.extension() == ".ndjson" || path.extension() == ".json") return true;
+  }
+  if (!options_.separator.empty() || !begins_with_json(source.start(), options_.field)) return false;
+  if (standard_input) {
+    log::info(
+        "standard input is read as JSON lines, as its first line is a JSON object with \"{}\"; --format text takes "
+        "it as it stands",
+        options_.field);
+    return true;
+  }
+  log::warn(
+      "{} looks like JSON lines and is read as text, as its name does not say so; --format jsonl reads the field "
+      "\"{}\" of each line",
+      source.name(), options_.field);
+  return false;
 }
 
 bool CorpusReader::open_next() {
@@ -58,7 +86,7 @@ bool CorpusReader::open_next() {
   if (next_input_ == inputs_.size()) return false;
   const std::string& name = inputs_[next_input_++];
   source_.emplace(name, &interrupt_, std::min(options_.block_bytes, TextSource::kBufferBytes));
-  jsonl_ = is_jsonl(name);
+  jsonl_ = is_jsonl(*source_, name == "-");
   delimiter_ = jsonl_ ? "\n" : options_.separator;
   carry_.clear();
   cut_ = 0;

@@ -21,7 +21,9 @@
 
 namespace t6::data {
 
-// automatic: jsonl for names ending in .jsonl, .ndjson or .json before any .gz or .zst, text for all others.
+// automatic: jsonl for names ending in .jsonl, .ndjson or .json before any .gz or .zst, text for all others. Standard input
+// has no name: it is jsonl when its first line is a JSON object with `field` and no separator was given, and the log says
+// so; a file that begins like that under another name is text with a warning.
 enum class CorpusFormat { automatic, text, jsonl };
 
 struct CorpusOptions {
@@ -60,7 +62,7 @@ class CorpusReader {
 
  private:
   bool open_next();
-  bool is_jsonl(const std::string& name) const;
+  bool is_jsonl(const TextSource& source, bool standard_input) const;
   size_t find_cut(size_t old_size);
 
   std::vector<std::string> inputs_;

@@ -18,6 +18,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr size_t kStartBytes = size_t{64} << 10;
+
 }  // namespace
 
 struct TextSource::State {
@@ -172,13 +174,13 @@ TextSource::TextSource(const std::string& name, const io::Interrupt* interrupt, 
   } else if (magic == "PAR1") {
     fail(ExitCode::data, "{}: this is a Parquet file, which is not read here; convert it to JSON lines first", s.name);
   }
-  s.head.resize(3);
+  s.head.resize(std::min(kStartBytes, s.input.size()));
   s.head.resize(s.read(s.head));
   if (s.head.starts_with("\xff\xfe") || s.head.starts_with("\xfe\xff")) {
     fail(ExitCode::data, "{}: the text is UTF-16; convert it to UTF-8 first, for example with iconv -f UTF-16 -t UTF-8",
          s.name);
   }
-  if (s.head == "\xef\xbb\xbf") s.head.clear();
+  if (s.head.starts_with("\xef\xbb\xbf")) s.head_used = 3;
 }
 
 TextSource::~TextSource() = default;
@@ -191,6 +193,10 @@ size_t TextSource::read(std::span<char> out) {
   std::copy_n(s.head.begin() + static_cast<ptrdiff_t>(s.head_used), n, out.begin());
   s.head_used += n;
   return n + s.read(out.subspan(n));
+}
+
+std::string_view TextSource::start() const {
+  return std::string_view(state_->head).substr(state_->head_used);
 }
 
 const std::string& TextSource::name() const {

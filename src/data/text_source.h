@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "base/io.h"
 
@@ -27,6 +28,9 @@ class TextSource {
   // Fills `out` as far as the source goes; less than asked only at the end, 0 from then on. A UTF-8 byte order mark at
   // the start is dropped. Error(data) for damaged or cut-off compressed data, Error(io).
   size_t read(std::span<char> out);
+
+  // The first bytes of the text, up to 64 KiB and up to buffer_bytes, as long as nothing was read.
+  std::string_view start() const;
 
   const std::string& name() const;       // for messages
   uint64_t consumed() const;             // bytes read so far, before decompression

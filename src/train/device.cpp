@@ -9,14 +9,14 @@
 
 namespace t6::train {
 
-Device choose_device(DeviceChoice choice) {
+Device choose_device(DeviceChoice choice, std::string_view asked_by) {
   if (choice == DeviceChoice::cpu) return kCpu;
   if (gpu::count() > 0) {
     gpu::use(0);
     return {Device::Kind::cuda, 0};
   }
   if (choice == DeviceChoice::cuda) {
-    fail(ExitCode::usage, "run.device: cuda asks for a GPU, but {}; write `run.device: cpu` or auto", gpu::why_none());
+    fail(ExitCode::usage, "{} asks for a GPU, but {}; choose cpu or auto", asked_by, gpu::why_none());
   }
   return kCpu;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
+#include <string_view>
 
 #include "tensor/device.h"
 #include "train/run_config.h"
@@ -9,8 +10,8 @@
 namespace t6::train {
 
 // auto: the first GPU where there is one, otherwise the CPU. Error(usage) when a GPU is asked for by name and none can be
-// used, with the reason.
-Device choose_device(DeviceChoice choice);
+// used, with the reason; `asked_by` is the option that named it.
+Device choose_device(DeviceChoice choice, std::string_view asked_by = "run.device: cuda");
 
 // Sets how kernels of the whole process choose between algorithms.
 void set_determinism(Determinism determinism);

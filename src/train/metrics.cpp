@@ -92,7 +92,7 @@ std::string console_line(const StepMetrics& m) {
   if (m.mfu) line += fmt::format(" | mfu {:.1f}%", *m.mfu * 100);
   if (m.memory_bytes) line += " | mem " + format_memory(*m.memory_bytes);
   line += fmt::format(" | {} tok", format_billions(static_cast<double>(m.tokens_seen)));
-  if (m.eta_seconds) line += " | eta " + format_duration(*m.eta_seconds);
+  if (m.eta_seconds && m.step < m.steps) line += " | eta " + format_duration(*m.eta_seconds);
   return line;
 }
 

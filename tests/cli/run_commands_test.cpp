@@ -142,6 +142,79 @@ TEST_F(RunCommands, ARunThatCannotFitIsRefusedWithWhatWould) {
                  6, {"out of memory: the run needs about", "this machine has"});
 }
 
+TEST_F(RunCommands, MistakesOfNewcomersAreNamed) {
+  make_data();
+  // A key without its `=`.
+  expect_refused({"train", "--config", "tiny.yaml", "train.steps", "30"}, 2, {"train.steps=30"});
+  expect_refused({"train", "--config", "tiny.yaml", "train.steps"}, 2, {"train.steps=VALUE"});
+  // A dry run says what the run would be refused for.
+  if (gpu::count() == 0) {
+    EXPECT_TRUE(
+        contains(expect_ok({"train", "--config", "tiny.yaml", "--dry-run", "run.device=cuda"}).out, "REFUSED here"));
+  }
+  EXPECT_TRUE(
+      contains(expect_ok({"train", "--config", "tiny.yaml", "--dry-run", "run.device=cpu", "model.width=65536"}).out,
+               "DOES NOT FIT"));
+  EXPECT_FALSE(contains(expect_ok({"train", "--config", "tiny.yaml", "--dry-run"}).out, "DOES NOT FIT"));
+
+  // Nothing is left of a start that failed.
+  expect_refused({"train", "--config", "tiny.yaml", "data.train=[nowhere.bin]"}, 3, {"nowhere.bin"});
+  EXPECT_FALSE(std::filesystem::exists(folder() / "runs" / "tiny"));
+
+  const Outcome train = expect_ok({"train", "--config", "tiny.yaml", "train.steps=10"});
+  EXPECT_TRUE(contains(train.err, "step 10/10"));
+  EXPECT_FALSE(contains(train.err, "eta 0"));
+  expect_refused({"train", "--config", "tiny.yaml", "model.attention=mha"}, 2, {"model.tpa"});
+  std::string config = kTinyConfig;
+  config.erase(config.find("  tpa: {"), std::string("  tpa: {rank_q: 2, rank_k: 1, rank_v: 1}\n").size());
+  write("mha.yaml", config.replace(config.find("attention: tpa"), 14, "attention: mha"));
+  expect_refused({"train", "--config", "mha.yaml", "run.dir=runs/tiny"}, 4,
+                 {"another attention kind, tpa and not mha", "choose another run.dir"});
+  expect_refused({"train", "--config", "tiny.yaml", "model.width=64"}, 4, {"model.width is 32 there and 64 here"});
+
+  EXPECT_EQ(expect_ok({"info", "runs/tiny"}).out, expect_ok({"info", "tiny.yaml"}).out);
+  EXPECT_EQ(json::parse(expect_ok({"info", "runs/tiny/", "--json"}).out).at("models").at(0).at("config"), "tiny");
+  expect_refused({"info", "data"}, 2, {"resolved.yaml"});
+  expect_refused({"plot", "runs/none"}, 4, {"no such run", "t6 train"});
+  expect_refused({"plot", "data"}, 4, {"no run folder"});
+  if (gpu::count() == 0) {
+    const Outcome eval = run({"eval", "runs/tiny", "--device", "cuda"});
+    EXPECT_EQ(eval.code, 2);
+    EXPECT_TRUE(contains(eval.err, "--device cuda asks for a GPU"));
+    EXPECT_FALSE(contains(eval.err, "run.device"));
+  }
+}
+
+TEST_F(RunCommands, ATokenizerWithoutTheShardsIdsIsRefused) {
+  make_data();
+  expect_ok({"tokenizer", "train", "--input", "text.txt", "--vocab", "270", "--out", "small.tiktoken"});
+  expect_refused({"train", "--config", "tiny.yaml", "data.tokenizer=small.tiktoken"}, 3,
+                 {"small.tiktoken has 270 ids", "tiny_train_"});
+  EXPECT_FALSE(std::filesystem::exists(folder() / "runs"));
+  expect_ok({"train", "--config", "tiny.yaml", "train.steps=3"});
+  expect_refused({"generate", "runs/tiny", "--tokenizer", "small.tiktoken", "--prompt", "a"}, 3,
+                 {"small.tiktoken has 270 ids"});
+  expect_ok({"generate", "runs/tiny", "--prompt", "a", "--tokens", "2"});
+}
+
+TEST_F(RunCommands, ARunThatStopsBeforeItsNextEvaluationSaysSo) {
+  make_data();
+  const pid_t child = start({"train", "--config", "tiny.yaml", "train.steps=100000000", "schedule.kind=constant",
+                             "evaluation.every=0", "checkpoint.every=0"});
+  const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  const auto steps = [&] {
+    const std::string log = read("runs/tiny/metrics.jsonl");
+    return std::count(log.begin(), log.end(), '\n');
+  };
+  while (steps() < 5 && std::chrono::steady_clock::now() < limit) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  ::kill(child, SIGTERM);
+  const Outcome outcome = finish(child);
+  EXPECT_EQ(outcome.code, 143) << outcome.err;
+  EXPECT_TRUE(contains(outcome.out, "before the first step, not measured since"));
+}
+
 TEST_F(RunCommands, PlotWritesSvgAlone) {
   make_data();
   expect_ok({"train", "--config", "tiny.yaml", "train.steps=10"});

@@ -107,6 +107,38 @@ TEST_F(TokenizeCommands, TurnsTextAndJsonLinesIntoShards) {
   EXPECT_TRUE(contains(h5.out, "1,000"));
 }
 
+// Standard input has no name to tell its format by.
+TEST_F(TokenizeCommands, JsonLinesOnStandardInputAreNoticed) {
+  write("text.txt", small_text());
+  std::string lines;
+  for (int i = 0; i < 50; ++i) lines += "{\"id\": 1, \"text\": \"the cat sees the river\"}\n";
+  write("lines", lines);
+  write("lines.jsonl", lines);
+  ASSERT_EQ(run({"tokenizer", "train", "--input", "lines.jsonl", "--vocab", "265", "--out", "named.tiktoken"}).code, 0);
+  const std::string input = (folder() / "lines").string();
+  for (const char* format : {"auto", "jsonl"}) {
+    const Outcome learnt = finish(start({"tokenizer", "train", "--input", "-", "--vocab", "265", "--out",
+                                         "piped.tiktoken", "--overwrite", "--format", format},
+                                        input));
+    EXPECT_EQ(learnt.code, 0) << learnt.err;
+    EXPECT_EQ(read("piped.tiktoken"), read("named.tiktoken"));
+    EXPECT_EQ(learnt.err.find("is read as JSON lines") != std::string::npos, std::string(format) == "auto");
+  }
+  const std::vector<std::string> tokenize{"tokenize", "--tokenizer", "named.tiktoken",
+                                          "--out",    "data/x",      "--overwrite"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), tokenize.begin(), tokenize.end());
+    return finish(start(more, input));
+  };
+  EXPECT_TRUE(contains(with({"-"}).err, "50 documents"));
+  const Outcome text = with({"--format", "text", "-"});
+  EXPECT_TRUE(contains(text.err, "1 document ("));
+  EXPECT_TRUE(contains(with({"lines"}).err, "looks like JSON lines and is read as text"));
+  // Text that only begins with a brace is text.
+  write("lines", "{ a set }\n" + small_text());
+  EXPECT_TRUE(contains(with({"-"}).err, "1 document ("));
+}
+
 TEST_F(TokenizeCommands, ExitCodesOfBadInput) {
   learn();
   const auto refused = [&](const std::vector<std::string>& arguments, int code, const std::string& message) {

@@ -1,0 +1,32 @@
+#include "cli/tokenizer_fit.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "data/shard.h"
+
+namespace t6::cli {
+
+void require_ids_of(const data::Tokenizer& tokenizer, const std::string& file, std::span<const std::string> globs,
+                    int64_t model_vocabulary, size_t at_most) {
+  if (static_cast<int64_t>(tokenizer.vocab_size()) >= model_vocabulary) return;
+  std::vector<data::fs::path> paths;
+  try {
+    paths = data::expand_globs(globs);
+    paths.resize(std::min(paths.size(), at_most));
+    for (const data::fs::path& path : paths) data::TokenShard::open(path, static_cast<uint32_t>(model_vocabulary));
+  } catch (const Error&) {
+    return;
+  }
+  for (const data::fs::path& path : paths) {
+    try {
+      data::TokenShard::open(path, tokenizer.vocab_size());
+    } catch (const Error& error) {
+      fail(ExitCode::data,
+           "the tokenizer {} has {} ids, and the shards use others: they were made with another one. {}", file,
+           tokenizer.vocab_size(), error.what());
+    }
+  }
+}
+
+}  // namespace t6::cli
