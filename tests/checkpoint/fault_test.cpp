@@ -14,6 +14,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/ranks_support.h"
+#include "support/promise.h"
 
 namespace t6::checkpoint {
 namespace {
@@ -215,10 +216,16 @@ void expect_survives(const fs::path& folder, int64_t step, int error, bool stick
     EXPECT_TRUE(load(dir, loaded.state()) && loaded.equals(new_model)) << "call " << stop;
   }
   EXPECT_GT(failed, 10);
+  test::measured("R7", "{} at {} calls of a save{}",
+                 short_writes ? "a short write, then a full disk," : std::strerror(error), failed,
+                 replaces ? " that replaces a step" : "");
 }
 
 TEST_F(Fault, EioAtAnyCallLeavesTheOlderCheckpoint) {
   expect_survives(folder_, 2, EIO, false, false);
+}
+TEST_F(Fault, ErofsAtAnyCallLeavesTheOlderCheckpoint) {
+  expect_survives(folder_, 2, EROFS, true, false);
 }
 TEST_F(Fault, EnospcAtAnyCallLeavesTheOlderCheckpoint) {
   expect_survives(folder_, 2, ENOSPC, true, false);
@@ -382,6 +389,7 @@ TEST_F(Fault, ADiskThatFillsUpLeavesTheOlderCheckpoint) {
   ASSERT_TRUE(WIFEXITED(status));
   if (WEXITSTATUS(status) == kNoMount) GTEST_SKIP() << "no right to mount here";
   EXPECT_EQ(WEXITSTATUS(status), 0);
+  test::measured("R7", "a tmpfs filled up amid a save");
 }
 
 }  // namespace

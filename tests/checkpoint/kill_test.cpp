@@ -3,6 +3,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/ranks_support.h"
+#include "support/promise.h"
 
 namespace t6::checkpoint {
 namespace {
@@ -77,6 +78,11 @@ class CheckpointKill : public ScratchTest {
     EXPECT_GT(kills, 15);
     EXPECT_GT(old_found, 10);
     EXPECT_GT(new_found, 0);
+    test::measured("R2", "{0} of {0} kills at the disk calls of a save{1}: the old checkpoint or the new one, whole",
+                   kills,
+                   torn         ? ", half of a write done"
+                   : step == 20 ? " that replaces a step"
+                                : "");
   }
 };
 

@@ -4,6 +4,7 @@
 #include <regex>
 
 #include "run_support.h"
+#include "support/promise.h"
 
 namespace t6::test {
 namespace {
@@ -131,6 +132,18 @@ const std::vector<BadConfig>& bad_configs() {
       {"checkpoint: {resume: maybe}", "checkpoint.resume"},
       {"run: {device: gpu}", "run.device"},
       {"preset: paper", "preset"},
+      {"run: {determinism: yes}", "run.determinism"},
+      {"optimizer: {decay: none}", "optimizer.decay"},
+      {"evaluation: {sampling: shuffled}", "evaluation.sampling"},
+      {"train: {cuda_graph: 1}", "train.cuda_graph"},
+      {"run: {threads: 4097}", "run.threads"},
+      {"logging: {every: -3}", "logging.every"},
+      {"data: {prefetch: 1025}", "data.prefetch"},
+      {"schedule: {decay_steps: -1}", "schedule.decay_steps"},
+      {"evaluation: {windows: -1}", "evaluation.windows"},
+      {"checkpoint: {keep_every: -1}", "checkpoint.keep_every"},
+      {"model: {heads: 0}", "model.heads"},
+      {"model: {rope_theta: -1}", "model.rope_theta"},
       // Rules across keys.
       {"train: {global_batch: 5, micro_batch: 2}", "train.global_batch"},
       {"optimizer: {lr: 1e-4, min_lr: 1e-3}", "optimizer.min_lr"},
@@ -165,15 +178,23 @@ const std::vector<BadConfig>& bad_configs() {
 
 // R17.
 TEST_F(RunBadInput, BadConfigsExitTwoAtOnceAndWriteNothing) {
-  ASSERT_GE(bad_configs().size(), 80u);
-  double slowest = 0;
+  ASSERT_GE(bad_configs().size(), 120u);
+  double slowest = 0, most_cpu = 0;
   long largest = 0;
+  constexpr int kPlaceless = 3;  // about what is missing: training data, validation data, a GPU
+  int placed = 0;
   for (const BadConfig& bad : bad_configs()) {
     SCOPED_TRACE(bad.yaml);
     write_file(folder() / "bad.yaml", bad.yaml + "\n");
     const auto before = files();
-    const Outcome outcome = program({"train", "--config", "config.yaml", "--config", "bad.yaml", "run.dir=run"});
+    const std::vector<std::string> command{"train", "--config", "config.yaml", "--config", "bad.yaml", "run.dir=run"};
+    Outcome outcome = program(command);
+    // The clock also counts what else the machine does: slow is what stays slow.
+    for (int i = 0; i < 4 && outcome.seconds > 0.2; ++i)
+      outcome.seconds = std::min(outcome.seconds, program(command).seconds);
     EXPECT_EQ(outcome.code, 2) << outcome.err;
+    placed += std::regex_search(outcome.err, std::regex("bad\\.yaml:[0-9]+:[0-9]+")) ? 1 : 0;
+    most_cpu = std::max(most_cpu, outcome.cpu_seconds);
     EXPECT_TRUE(contains(outcome.err, bad.reason));
     EXPECT_EQ(files(), before);
     EXPECT_LT(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 6) << outcome.err;
@@ -181,10 +202,14 @@ TEST_F(RunBadInput, BadConfigsExitTwoAtOnceAndWriteNothing) {
     largest = std::max(largest, outcome.peak_kib);
   }
   if (kSanitized) return;
-  EXPECT_LT(slowest, 0.6);  // 0.2 s on a machine that is not busy
+  EXPECT_LT(slowest, full_figures() ? 0.2 : 0.6);
+  EXPECT_LT(most_cpu, 0.2);
   EXPECT_LT(largest, 64 << 10);
-  RecordProperty("slowest_ms", static_cast<int>(slowest * 1000));
-  std::printf("%zu configs: slowest %.0f ms, largest %ld MiB\n", bad_configs().size(), slowest * 1000, largest >> 10);
+  EXPECT_EQ(placed, static_cast<int>(bad_configs().size()) - kPlaceless);
+  measured(
+      "R17",
+      "{} bad configs exit 2, {} of them with file:line:column; slowest {:.0f} ms ({:.0f} ms of CPU), largest {} MiB",
+      bad_configs().size(), placed, slowest * 1000, most_cpu * 1000, (largest + 1023) >> 10);
 }
 
 TEST_F(RunBadInput, EveryMistakeAtOnceWithItsPlace) {
@@ -278,9 +303,25 @@ TEST_F(RunBadInput, BadShardsExitThreeWithFileAndReason) {
       {hdf5, "HDF5"},
       {hdf5 + std::string(5000, '\0'), "HDF5"},
       {hdf5 + std::string(5000, '\xff'), "HDF5"},
+      {std::string("\x89PNG\r\n\x1a\n", 8) + good, "magic number"},
+      {"PK\x03\x04" + good, "magic number"},
+      {"BZh9" + good, ""},
+      {std::string("\xfd"
+                   "7zXZ\0",
+                   6) +
+           good,
+       ""},
+      {"\x93NUMPY" + good, ""},
+      {"#!/bin/sh\ntouch bad\n", "magic number"},
+      {std::string(1024, ' '), "magic number"},
+      {good.substr(0, 1025), "cut off"},
+      {good.substr(0, 1026), "cut off"},
+      {bin_bytes(20240520, 1, INT32_MAX, 2, ids), "cut off"},
+      {bin_bytes(20240520, 1, 2000000000, 2, ids), "cut off"},
+      {bad_id(19999, kVocabulary, true), "token 19999 (byte 81020) has id 64"},
       {bin16(some_ids(32, kVocabulary)), "33"},  // no window of 32 + 1 tokens; named by the sampler
   };
-  ASSERT_GE(all.size(), 40u);
+  ASSERT_GE(all.size(), 60u);
   for (size_t i = 0; i < all.size(); ++i) {
     SCOPED_TRACE(all[i].reason);
     write_file(folder() / "bad.bin", all[i].bytes);
@@ -294,6 +335,7 @@ TEST_F(RunBadInput, BadShardsExitThreeWithFileAndReason) {
     expect_nothing_trained("run");
     fs::remove_all(run_folder("run"));
   }
+  measured("R18", "{} bad shards exit 3 before step 1, naming file and reason", all.size());
 }
 
 // Between the places sampled when a shard is opened: found at the batch that would hold it, and never trained on.

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "run_support.h"
+#include "support/promise.h"
 
 namespace t6::test {
 namespace {
@@ -80,6 +81,7 @@ TEST_F(RunDamage, NoIntactCheckpointIsNoFreshStart) {
   EXPECT_EQ(outcome.code, 4) << outcome.err;
   EXPECT_TRUE(contains(outcome.err, "none of the 3 checkpoints"));
   EXPECT_EQ(snapshot("reference"), before);
+  measured("R5", "none intact: exit 4 and no fresh start");
 }
 
 TEST_F(RunDamage, ACheckpointWithoutAPositionIsRefused) {
@@ -134,6 +136,7 @@ TEST_F(RunDamage, ThreeFailedSavesInARowEndTheRun) {
   const Outcome resumed = train("run");
   EXPECT_EQ(resumed.code, 0) << resumed.err;
   expect_equal_runs("run", "reference");
+  measured("R7", "a run outlives 2 failed saves bitwise, a third in a row ends it with exit 6");
 }
 
 TEST_F(RunDamage, ASignalOnAFullDiskSaysThatNothingWasSaved) {
@@ -155,6 +158,7 @@ TEST_F(RunDamage, RefusesToStartWhenNotOneCheckpointFits) {
   EXPECT_TRUE(contains(outcome.err, "10000 bytes) are free"));
   EXPECT_TRUE(contains(outcome.err, "no room for a checkpoint"));
   EXPECT_FALSE(fs::exists(run_folder("run") / "metrics.jsonl"));
+  measured("R7", "no start where not one checkpoint fits");
 }
 
 // The same on a real small file system, where mounting one is allowed.

@@ -8,10 +8,27 @@
 //                         write and every new file fails
 //   T6_FULL_IN=PART       only where PART is in the path
 //   T6_FREE_BYTES=N       what the file system says is free
+//
+// What it did is recorded, a line each, for the tests to judge:
+//   T6_RECORD_CALLS=FILE  every disk call with its path; fsync where the system call itself is made
+//   T6_RECORD_READS=FILE  every pread of a .bin file: path, offset, bytes
+//   T6_RECORD_MEMORY=FILE every tenth step: lines of metrics.jsonl written so far, resident KiB, KiB allocated
+//
+// Controls: mistakes on purpose, which the tests must find.
+//   T6_SWALLOW_SYNC=PART  fsync of a path that ends in PART does nothing and says that it did
+//   T6_LEAK=BYTES         this much is lost every step
+//   T6_NO_LOCK=1          locking a file always works
+//   T6_MISBEHAVE=WHAT     at the first step: socket, exec, or the path of a file to write
 #include <fcntl.h>
+#include <malloc.h>
+#include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -32,13 +49,65 @@ uint64_t number_of(const char* name) {
   return value != nullptr ? std::strtoull(value, nullptr, 10) : 0;
 }
 
+std::string text_of(const char* name) {
+  const char* value = std::getenv(name);
+  return value != nullptr ? value : "";
+}
+
+// Appends a line to the file that an environment variable names; none when it is not set. One system call: threads
+// and a kill tear no line.
+void record(const char* name, const std::string& line) {
+  const std::string file = text_of(name);
+  if (file.empty()) return;
+  const int to = ::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (to < 0 || ::syscall(SYS_write, to, line.c_str(), line.size()) < 0) ::_exit(98);
+  ::close(to);
+}
+
+std::string path_of(int file) {
+  std::error_code ignored;
+  return std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(file), ignored).string();
+}
+
+std::string absolute_text(const std::filesystem::path& path) {
+  const std::string text = std::filesystem::absolute(path).lexically_normal().string();
+  return text.ends_with("/") ? text.substr(0, text.size() - 1) : text;
+}
+
+long resident_kib() {
+  long all = 0, resident = 0;
+  FILE* file = std::fopen("/proc/self/statm", "r");
+  if (file == nullptr || std::fscanf(file, "%ld %ld", &all, &resident) != 2) ::_exit(98);
+  std::fclose(file);
+  return resident * (::sysconf(_SC_PAGESIZE) / 1024);
+}
+
+size_t heap_kib() {
+  const struct mallinfo2 info = ::mallinfo2();
+  return (info.uordblks + info.hblkhd) / 1024;
+}
+
+void misbehave(const std::string& what) {
+  if (what == "socket") {
+    ::close(::socket(AF_INET, SOCK_STREAM, 0));
+  } else if (what == "exec") {
+    if (::fork() == 0) {
+      ::execl("/bin/true", "true", nullptr);
+      ::_exit(0);
+    }
+  } else if (FILE* file = std::fopen(what.c_str(), "w")) {
+    std::fclose(file);
+  }
+}
+
 struct Faults {
   uint64_t die_at = number_of("T6_DIE_AT_CALL");
   bool torn = number_of("T6_TORN") != 0;
   uint64_t full_from = 0, full_to = 0;
-  uint64_t calls = 0, metrics_writes = 0;
-
-  std::string full_in;
+  std::atomic<uint64_t> calls = 0;
+  uint64_t metrics_writes = 0, leak = number_of("T6_LEAK");
+  std::string full_in, misbehaviour = text_of("T6_MISBEHAVE");
+  std::vector<char*> lost;
 
   Faults() {
     const char* full = std::getenv("T6_FULL");
@@ -54,10 +123,26 @@ struct Faults {
       ++die_at;
     }
     if (calls == die_at) ::_exit(137);
+    if (call != DiskCall::sync && call != DiskCall::sync_directory) {
+      record("T6_RECORD_CALLS", std::string(t6::io::name_of(call)) + " " + absolute_text(path) + "\n");
+    }
+    if (call == DiskCall::write && path.filename() == "metrics.jsonl") on_step();
     const bool full =
         metrics_writes >= full_from && metrics_writes < full_to && path.string().find(full_in) != std::string::npos;
     if (call == DiskCall::write && path.filename() == "metrics.jsonl") ++metrics_writes;
     return full && (call == DiskCall::write || call == DiskCall::create) ? ENOSPC : 0;
+  }
+
+  void on_step() {
+    if (leak > 0) {
+      lost.push_back(static_cast<char*>(std::malloc(leak)));
+      std::fill_n(lost.back(), leak, 'x');
+    }
+    if (metrics_writes % 10 == 0) {
+      record("T6_RECORD_MEMORY", std::to_string(metrics_writes) + " " + std::to_string(resident_kib()) + " " +
+                                     std::to_string(heap_kib()) + "\n");
+    }
+    if (!misbehaviour.empty() && metrics_writes == 1) misbehave(misbehaviour);
   }
 };
 
@@ -78,7 +163,29 @@ int train(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-// Takes the C library's place for the whole program.
+// These take the C library's place for the whole program.
+extern "C" ssize_t pread(int file, void* bytes, size_t count, off_t offset) {
+  static const bool recorded = !text_of("T6_RECORD_READS").empty();
+  if (recorded) {
+    const std::string path = path_of(file);
+    if (path.ends_with(".bin")) {
+      record("T6_RECORD_READS", path + " " + std::to_string(offset) + " " + std::to_string(count) + "\n");
+    }
+  }
+  return ::syscall(SYS_pread64, file, bytes, count, offset);
+}
+
+extern "C" int fsync(int file) {
+  const std::string path = path_of(file), swallowed = text_of("T6_SWALLOW_SYNC");
+  if (!swallowed.empty() && path.ends_with(swallowed)) return 0;
+  record("T6_RECORD_CALLS", "fsync " + path + "\n");
+  return static_cast<int>(::syscall(SYS_fsync, file));
+}
+
+extern "C" int flock(int file, int operation) noexcept {
+  return number_of("T6_NO_LOCK") != 0 ? 0 : static_cast<int>(::syscall(SYS_flock, file, operation));
+}
+
 extern "C" int statvfs(const char* path, struct statvfs* status) {
   const int folder = ::open(path, O_RDONLY | O_CLOEXEC);
   if (folder < 0) return -1;

@@ -3,9 +3,11 @@
 
 #include <csignal>
 #include <cstdio>
+#include <nlohmann/json.hpp>
 
 #include "base/rng.h"
 #include "run_support.h"
+#include "support/promise.h"
 
 namespace t6::test {
 namespace {
@@ -17,13 +19,35 @@ class RunKill : public RunTest {
   // After a kill: only whole checkpoints are listed, and no more than one interval of steps is lost.
   void expect_little_lost(const std::string& run, int64_t interval) {
     expect_checkpoints_intact(run);
-    const int64_t saved = std::max<int64_t>(0, newest_step(run));
-    EXPECT_LE(last_logged(run) - saved, interval) << "newest checkpoint " << saved;
+    expect_listed_intact(run);
+    const int64_t saved = std::max<int64_t>(0, newest_step(run)), lost = last_logged(run) - saved;
+    EXPECT_LE(lost, interval) << "newest checkpoint " << saved;
+    most_lost_ = std::max(most_lost_, lost);
   }
+  // The same as `t6 checkpoint list` says it.
+  void expect_listed_intact(const std::string& run) {
+#ifdef T6_HAVE_PROGRAM
+    if (!fs::exists(checkpoints(run))) return;
+    const Outcome outcome = program({"checkpoint", "list", run, "--json"});
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    const auto listed = nlohmann::json::parse(outcome.out).at("checkpoints");
+    const auto known = checkpoint::list(checkpoints(run));
+    ASSERT_EQ(listed.size(), known.size());
+    for (size_t i = 0; i < known.size(); ++i) {
+      EXPECT_EQ(listed[i].at("step"), known[i].step);
+      EXPECT_EQ(listed[i].value("damage", ""), "");
+    }
+    listed_ += static_cast<int>(listed.size());
+#endif
+    ++lists_;
+  }
+  int64_t most_lost_ = 0;
+  int lists_ = 0, listed_ = 0;
 };
 
-TEST_F(RunKill, FiftyRandomInstants) {
-  constexpr int kKills = 50, kKillsARun = 3;
+TEST_F(RunKill, RandomInstants) {
+  constexpr int kKillsARun = 3;
+  const int kKills = figure(15, 200);
   double seconds = 0;
   for (int i = 0; i < 2; ++i) {  // the second is warm
     fs::remove_all(run_folder("reference"));
@@ -34,7 +58,7 @@ TEST_F(RunKill, FiftyRandomInstants) {
   const Philox random(11, RngPurpose::test);
   int kills = 0, runs = 0, within = 0, while_saving = 0;
   for (uint64_t draw = 0; kills < kKills; ++runs) {
-    ASSERT_LT(runs, 200) << "runs end before they are killed";
+    ASSERT_LT(runs, 4 * kKills) << "runs end before they are killed";
     const std::string run = fmt::format("run{}", runs);
     for (int part = 0; part < kKillsARun; ++part) {
       const pid_t child = start(run);
@@ -62,6 +86,10 @@ TEST_F(RunKill, FiftyRandomInstants) {
   std::printf("%d kills in %d runs of %.2f s: %d between the first checkpoint and the last, %d amid a save\n", kills,
               runs, seconds, within, while_saving);
   EXPECT_GE(within, kKills / 4) << "the instants do not cover the run";
+  measured("R2", "{} of {} random kills in {} runs resumed bitwise ({} between the first checkpoint and the last)",
+           kills, kKills, runs, within);
+  measured("R3", "at most {} steps lost of an interval of {}, after each of {} kills", most_lost_, kInterval, kills);
+  measured("R4", "{} checkpoints listed after {} kills, all complete", listed_, lists_);
 }
 
 // Every call that changes the disk, from the folder's making to the last sync, of a run with two saves and a deletion.
@@ -74,7 +102,9 @@ TEST_F(RunKill, EveryDiskCallOfARun) {
   const int calls = std::stoi(read_file(folder() / "calls"));
   ASSERT_GT(calls, 50);
   std::printf("%d disk calls\n", calls);
-  for (int call = 1; call <= calls; ++call) {
+  int kills = 0;
+  for (int call = 1; call <= calls; call += figure(7, 1)) {
+    ++kills;
     const std::string run = fmt::format("run{}", call);
     const Environment die = {{"T6_DIE_AT_CALL", std::to_string(call)}, {"T6_TORN", call % 2 == 0 ? "1" : "0"}};
     const Outcome killed = drive(run, die, small);
@@ -89,6 +119,26 @@ TEST_F(RunKill, EveryDiskCallOfARun) {
     ASSERT_FALSE(HasFailure()) << "killed at disk call " << call;
     fs::remove_all(run_folder(run));
   }
+  measured("R2", "{} kills at the {} disk calls of a run with two saves and a deletion resumed bitwise", kills, calls);
+  measured("R3", "at most {} steps lost of an interval of 2, after each of {} kills", most_lost_, kills);
+  measured("R4", "{} checkpoints listed after {} kills at disk calls, all complete", listed_, lists_);
+}
+
+// The comparison that R1 and R2 rest on sees one byte, and a listing a payload that is cut.
+TEST_F(RunKill, ControlOneByteIsADifference) {
+  const Overrides small = {"train.steps=10"};
+  ASSERT_EQ(train("a", small).code, 0);
+  ASSERT_EQ(train("b", small).code, 0);
+  EXPECT_EQ(difference("b", "a", 10), "");
+  const std::string good = read_file(payload("b", 10));
+  flip_byte(payload("b", 10), good.size() / 2);
+  EXPECT_NE(difference("b", "a", 10), "");
+  fs::resize_file(payload("b", 10), good.size() - 1);
+  EXPECT_NE(checkpoint::list(checkpoints("b")).back().damage, "");
+  data::testing::write_file(payload("b", 10), good);
+  EXPECT_EQ(difference("b", "a", 10), "");
+  flip_byte(run_folder("b") / "metrics.jsonl", 20);
+  EXPECT_NE(difference("b", "a", 10), "");
 }
 
 }  // namespace

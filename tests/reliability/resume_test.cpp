@@ -6,6 +6,7 @@
 
 #include "model/attention_kinds.h"
 #include "run_support.h"
+#include "support/promise.h"
 
 namespace t6::test {
 namespace {
@@ -35,6 +36,7 @@ TEST_F(RunResume, ThreeRunsAreBitwiseEqual) {
   }
   expect_equal_runs("b", "a");
   expect_equal_runs("c", "a");
+  measured("R1", "3 repeats of {} steps: 0 bytes differ in weights, optimizer state and loss log", kSteps);
   ASSERT_EQ(train("other", {"run.seed=1"}).code, 0);
   EXPECT_NE(metrics("other"), metrics("a"));
   EXPECT_FALSE(read_file(payload("other", kSteps)) == read_file(payload("a", kSteps)));
@@ -142,16 +144,24 @@ TEST_F(RunResume, TargetLossWithoutValidationIsRefused) {
 TEST_F(RunResume, MaxRuntimeSavesAndEndsInTime) {
   const Overrides endless = {"train.steps=100000000", "schedule.kind=constant", "checkpoint.every=0",
                              "evaluation.every=50", "logging.every=1000"};
+  // Steps of some 50 ms, so that one more would be too many.
   Overrides limited = endless;
-  limited.push_back("train.max_runtime=1s");
-  const Outcome outcome = train("run", limited);
-  EXPECT_EQ(outcome.code, 0) << outcome.err;
-  EXPECT_LT(outcome.seconds, kSanitized ? 5 : 1.5);  // half a second for starting a process on a busy machine
-  const int64_t step = newest_step("run");
-  EXPECT_GT(step, 0);
-  EXPECT_EQ(last_logged("run"), step);
-  EXPECT_EQ(train("run", limited).code, 0);
-  EXPECT_GT(newest_step("run"), step);
+  limited.insert(limited.end(), {"train.max_runtime=1s", "train.global_batch=64", "data.prefetch=64"});
+  const int repeats = figure(2, 20);
+  double latest = 0;
+  int64_t step = -1;
+  for (int i = 0; i < repeats; ++i) {
+    const Outcome outcome = train("run", limited);
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    EXPECT_LT(outcome.seconds, kSanitized ? 5 : 1.5);  // half a second for starting a process on a busy machine
+    latest = std::max(latest, outcome.seconds);
+    EXPECT_GT(newest_step("run"), step);
+    step = newest_step("run");
+    EXPECT_EQ(last_logged("run"), step);
+  }
+  expect_checkpoints_intact("run");
+  measured("R9", "{0} of {0} runs with max_runtime 1s saved their last step and ended, the latest after {1:.2f} s",
+           repeats, latest);
 }
 
 // R8 at step 0: what is saved there is not a fresh start.
@@ -272,6 +282,19 @@ TEST_F(RunResume, ASecondTrainerIsRefusedAtOnce) {
   ::kill(first, SIGKILL);
   ::waitpid(first, nullptr, 0);
   expect_checkpoints_intact("run");
+  measured("R21", "the second trainer exits 4 after {:.2f} s, naming the first", second.seconds);
+}
+
+// A lock that locks nothing is found: the second trainer is not refused then.
+TEST_F(RunResume, ControlALockThatDoesNotHoldIsFound) {
+  const Overrides endless = {"train.steps=100000000", "schedule.kind=constant"};
+  const pid_t first = start("run", endless, {{"T6_NO_LOCK", "1"}}, true);
+  const double limit = seconds_now() + 60;
+  while (newest_step("run") < 5 && seconds_now() < limit) sleep_for(0.002);
+  const Outcome second = drive("run", {{"T6_NO_LOCK", "1"}}, {"train.steps=1"});
+  EXPECT_FALSE(second.code == 4 && contains(second.err, "is in use by")) << second.err;
+  ::kill(first, SIGKILL);
+  ::waitpid(first, nullptr, 0);
 }
 
 }  // namespace

@@ -122,18 +122,24 @@ fs::path RunTest::payload(const std::string& run, int64_t step) const {
   return checkpoints(run) / fmt::format("step-{:08}", step) / "rank-00000.h5";
 }
 
-void RunTest::expect_equal_runs(const std::string& run, const std::string& reference, int64_t step) const {
-  const std::string expected = metrics(reference);
-  EXPECT_FALSE(expected.empty());
-  EXPECT_EQ(metrics(run), expected);
-  const std::string bytes = read_file(payload(reference, step));
-  EXPECT_FALSE(bytes.empty());
-  EXPECT_TRUE(read_file(payload(run, step)) == bytes) << "weights or optimizer state differ at step " << step;
+std::string RunTest::difference(const std::string& run, const std::string& reference, int64_t step) const {
   const auto scalars = [&](const std::string& name) {
-    return nlohmann::json::parse(read_file(manifest(name, step)), nullptr, false).value("scalars", nlohmann::json());
+    const auto json = nlohmann::json::parse(read_file(manifest(name, step)), nullptr, false);
+    return json.is_object() ? json.value("scalars", nlohmann::json()) : nlohmann::json();
   };
-  EXPECT_TRUE(scalars(reference).is_object());
-  EXPECT_EQ(scalars(run), scalars(reference));
+  const std::string log = metrics(reference), bytes = read_file(payload(reference, step));
+  std::string text;
+  if (log.empty() || bytes.empty() || !scalars(reference).is_object()) text += "the reference is not whole; ";
+  if (metrics(run) != log) text += fmt::format("metrics.jsonl differs:\n{}\nfrom\n{}\n; ", metrics(run), log);
+  if (read_file(payload(run, step)) != bytes) {
+    text += fmt::format("weights or optimizer state differ at step {}; ", step);
+  }
+  if (scalars(run) != scalars(reference)) text += "the position differs; ";
+  return text;
+}
+
+void RunTest::expect_equal_runs(const std::string& run, const std::string& reference, int64_t step) const {
+  EXPECT_EQ(difference(run, reference, step), "");
 }
 
 std::map<std::string, std::string> RunTest::snapshot(const std::string& run) const {

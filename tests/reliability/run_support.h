@@ -65,7 +65,9 @@ class RunTest : public ::testing::Test {
   std::string metrics(const std::string& run) const;
   // Every checkpoint that is listed is complete and its bytes verify.
   void expect_checkpoints_intact(const std::string& run) const;
-  // Weights, optimizer state, position and metrics.jsonl are those of `reference`, byte for byte.
+  // What is not that of `reference`, byte for byte, of weights, optimizer state, position and metrics.jsonl; empty when
+  // nothing is.
+  std::string difference(const std::string& run, const std::string& reference, int64_t step = kSteps) const;
   void expect_equal_runs(const std::string& run, const std::string& reference, int64_t step = kSteps) const;
   // Every file below the run folder with its content, but for train.log and run.lock.
   std::map<std::string, std::string> snapshot(const std::string& run) const;

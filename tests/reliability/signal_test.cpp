@@ -7,6 +7,7 @@
 
 #include "base/rng.h"
 #include "run_support.h"
+#include "support/promise.h"
 
 namespace t6::test {
 namespace {
@@ -14,8 +15,9 @@ namespace {
 class RunSignalKill : public RunTest {};
 class RunSignal : public RunTest {};
 
-TEST_F(RunSignalKill, FiftyRandomInstants) {
-  constexpr int kSignals = 50, kSignalsARun = 3;
+TEST_F(RunSignalKill, RandomInstants) {
+  constexpr int kSignalsARun = 3;
+  const int kSignals = figure(12, 50);
   constexpr std::array kNumbers{SIGTERM, SIGUSR1, SIGINT};
   double seconds = 0;
   for (int i = 0; i < 2; ++i) {
@@ -59,6 +61,8 @@ TEST_F(RunSignalKill, FiftyRandomInstants) {
       "%d signals in %d runs of %.2f s: %d between the first step and the last; %d before the trainer or after it\n",
       signals, runs, seconds, within, outside);
   EXPECT_GE(within, kSignals / 4) << "the instants do not cover the run";
+  measured("R8", "{} of {} signals at random instants: the step ended, saved, exit 128+n, resumed bitwise", signals,
+           kSignals);
 }
 
 TEST_F(RunSignal, EachSavesAndSaysItsNumber) {
@@ -95,6 +99,7 @@ TEST_F(RunSignal, ASecondOneEndsAtOnce) {
   EXPECT_EQ(outcome.signal, 0);
   EXPECT_EQ(outcome.code, 130) << outcome.err;
   EXPECT_EQ(newest_step("run"), -1);
+  measured("R8", "a second one ended the process after {:.3f} s", seconds_now() - begin);
 }
 
 }  // namespace
