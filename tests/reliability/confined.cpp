@@ -51,7 +51,7 @@ bool restrict_calls(const char* program) {
     filter.push_back(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<uint32_t>(offset)));
   };
   load(offsetof(seccomp_data, nr));
-  for (const long call : {SYS_socket, SYS_connect, SYS_execveat, SYS_ptrace, SYS_io_uring_setup}) {
+  for (const long call : {SYS_socket, SYS_connect, SYS_execveat, SYS_io_uring_setup}) {
     filter.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<uint32_t>(call), 0, 1));
     filter.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS));
   }

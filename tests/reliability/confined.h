@@ -10,7 +10,7 @@
 namespace t6::test {
 
 // As start_program(), under a seccomp filter that ends the process with SIGSYS at its first call of socket, connect,
-// execve (but the one that starts it), execveat, ptrace or io_uring, and, where the kernel has Landlock, with nothing
+// execve (but the one that starts it), execveat or io_uring, and, where the kernel has Landlock, with nothing
 // to be created, changed or removed but below `writable` and in /dev. Exit code 97: the kernel offers no seccomp.
 pid_t start_confined(const char* program, const std::vector<std::string>& arguments,
                      const std::filesystem::path& folder, const std::filesystem::path& writable,
