@@ -48,7 +48,7 @@ class Corruption : public ScratchTest {
     return false;
   }
 
-  static int64_t rows() { return test::figure(64, 4096); }  // 30 KB or 1.6 MB
+  static int64_t rows() { return test::figure(64, 1024); }  // 30 or 400 KB
   const Model old_{1, rows()}, new_{10, rows()};
   const fs::path newest() const { return folder_ / "step-00000002"; }
   const std::vector<std::string> files_{"rank-00000.h5", "manifest.json"};
