@@ -86,8 +86,8 @@ TEST_F(RunKill, RandomInstants) {
   std::printf("%d kills in %d runs of %.2f s: %d between the first checkpoint and the last, %d amid a save\n", kills,
               runs, seconds, within, while_saving);
   EXPECT_GE(within, kKills / 4) << "the instants do not cover the run";
-  measured("R2", "{} of {} random kills in {} runs resumed bitwise ({} between the first checkpoint and the last)",
-           kills, kKills, runs, within);
+  measured("R2", "{0} of {0} random kills in {1} runs resumed bitwise ({2} between the first checkpoint and the last)",
+           kills, runs, within);
   measured("R3", "at most {} steps lost of an interval of {}, after each of {} kills", most_lost_, kInterval, kills);
   measured("R4", "{} checkpoints listed after {} kills, all complete", listed_, lists_);
 }

@@ -160,7 +160,9 @@ TEST_F(RunResume, MaxRuntimeSavesAndEndsInTime) {
     EXPECT_EQ(last_logged("run"), step);
   }
   expect_checkpoints_intact("run");
-  measured("R9", "{0} of {0} runs with max_runtime 1s saved their last step and ended, the latest after {1:.2f} s",
+  measured("R9",
+           "{0} of {0} runs with max_runtime 1s saved their last step; the latest ended {1:.2f} s after its process "
+           "was started",
            repeats, latest);
 }
 
