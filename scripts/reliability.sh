@@ -13,7 +13,6 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-command="scripts/reliability.sh $*"
 build='' report='' form=full check=no
 chosen=()
 while [ $# -gt 0 ]; do
@@ -150,8 +149,9 @@ if [ -n "$report" ]; then
   {
     echo '# Reliability: promises and their measured figures'
     echo
-    echo "Written by \`$command\`: each row comes from tests that run in their quick form in every"
-    echo 'test run, repeated here as often as the promise says. `tests/reliability/promises.txt` names the tests of each.'
+    echo "Written by \`scripts/reliability.sh$([ $form = full ] || echo ' --quick') --report $report\`, in one run or several: each row comes"
+    echo 'from tests that every test run has in their quick form, repeated as often as the promise says.'
+    echo '`tests/reliability/promises.txt` names the tests of each.'
     echo
     echo "Machine: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) processors, $(awk '/MemTotal/ {printf "%.0f GiB", $2 / 1048576}' /proc/meminfo) of memory, Linux $(uname -r)."
     echo
