@@ -45,6 +45,13 @@ bool quiet() {
   return is_quiet;
 }
 
+void leave_the_word() {
+  is_quiet = true;
+  for (const spdlog::sink_ptr& sink : spdlog::default_logger()->sinks()) {
+    if (std::dynamic_pointer_cast<TerminalSink>(sink) != nullptr) sink->set_level(spdlog::level::err);
+  }
+}
+
 void add_file(const std::filesystem::path& path) {
   try {
     auto sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path.string());

@@ -14,6 +14,8 @@ namespace t6::log {
 // quiet leaves only warnings and errors there, and everything in the files.
 void start(bool quiet);
 bool quiet();  // as start() was told
+// Another process of the same run speaks for all: from now on only errors show on the terminal.
+void leave_the_word();
 
 // From now on also appends every line, with date, to `path` (train.log of a run folder). Error(io) if it cannot be
 // opened.

@@ -65,5 +65,6 @@ class Communicator {
 
 // One rank: every operation leaves things as they are.
 std::unique_ptr<Communicator> single();
+Communicator& one_rank();  // the same, to point at
 
 }  // namespace t6::dist

@@ -30,8 +30,8 @@ Transformer::Transformer(const ModelConfig& config) : config_(config) {
   }
 }
 
-void Transformer::allocate(DType compute, Device device) {
-  store_.allocate(compute, device);
+void Transformer::allocate(DType compute, Device device, int64_t multiple) {
+  store_.allocate(compute, device, multiple);
   rope_ = make_rope_table(config_.context, attention().rope_width(), config_.rope_theta,
                           config_.rope_table == RopeRounding::bf16, accumulate_dtype(compute))
               .to(device);

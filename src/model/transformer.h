@@ -26,8 +26,9 @@ class Transformer {
   // Declares the parameters; allocates nothing, so that counts cost nothing.
   explicit Transformer(const ModelConfig& config);
 
-  // Allocates parameters and RoPE tables for compute in f32, bf16 or f64; initialise() or a checkpoint fills them.
-  void allocate(DType compute, Device device = kCpu);
+  // Allocates parameters (see ParameterStore) and RoPE tables for compute in f32, bf16 or f64; initialise() or a
+  // checkpoint fills them.
+  void allocate(DType compute, Device device = kCpu, int64_t multiple = 1);
 
   const ModelConfig& config() const { return config_; }
   ParameterStore& parameters() { return store_; }

@@ -48,18 +48,43 @@ Tensor draw(const ParameterView& view, uint64_t seed) {
   return values;
 }
 
-// Calls copy(stored, contiguous, bytes) for every row of a view: its place in the parameter's storage, and in a
-// contiguous tensor of the view's shape; both in host memory.
+// Where number i of a view lies in a flat buffer.
+int64_t position_of(const Parameter& p, const ParameterView& v, int64_t i) {
+  return p.offset() + (v.row + i / columns(v.shape)) * columns(p.storage_shape()) + i % columns(v.shape);
+}
+
+// The first number of a view that lies at `position` of a flat buffer or behind it; numel for none.
+int64_t number_from(const Parameter& p, const ParameterView& v, int64_t position) {
+  const int64_t pitch = columns(p.storage_shape()), width = columns(v.shape);
+  const int64_t behind = std::max<int64_t>(0, position - p.offset() - v.row * pitch);
+  return std::min(v.shape.numel(), behind / pitch * width + std::min(behind % pitch, width));
+}
+
+// Calls copy(stored, contiguous, bytes) for every run of numbers of a view's range: its place in `part`, which is the piece
+// of a flat buffer from `begin` on, and in the contiguous `values`; both in host memory.
 template <class Copy>
-void each_row(const Tensor& storage, const ParameterView& view, const Tensor& values, Copy copy) {
-  T6_CHECK(storage.dtype() == values.dtype() && values.numel() == view.shape.numel(),
-           "[parameter] expected {} of {} for {}, got {} of {}", to_string(view.shape), name_of(storage.dtype()),
-           view.name, to_string(values.shape()), name_of(values.dtype()));
-  const size_t element = size_of(storage.dtype()), width = static_cast<size_t>(columns(view.shape)) * element;
-  const size_t pitch = static_cast<size_t>(columns(storage.shape())) * element;
-  auto* stored = static_cast<std::byte*>(storage.raw()) + static_cast<size_t>(view.row) * pitch;
+void each_run(const Tensor& part, int64_t begin, const Parameter& p, const ParameterView& v,
+              const ParameterStore::ViewRange& range, const Tensor& values, Copy copy) {
+  T6_CHECK(part.dtype() == values.dtype() && values.numel() == range.count,
+           "[parameter] expected {} {} for {}, got {} {}", range.count, name_of(part.dtype()), v.name, values.numel(),
+           name_of(values.dtype()));
+  const auto element = static_cast<int64_t>(size_of(part.dtype()));
+  auto* stored = static_cast<std::byte*>(part.raw());
   auto* contiguous = static_cast<std::byte*>(values.raw());
-  for (int64_t r = 0; r < rows(view.shape); ++r, stored += pitch, contiguous += width) copy(stored, contiguous, width);
+  for (int64_t i = range.first; i < range.first + range.count;) {
+    const int64_t width = columns(v.shape);
+    const int64_t run = std::min(width - i % width, range.first + range.count - i);
+    copy(stored + (position_of(p, v, i) - begin) * element, contiguous, static_cast<size_t>(run * element));
+    contiguous += run * element;
+    i += run;
+  }
+}
+
+// The piece of `part` that holds a range, and where it begins in the flat buffer.
+std::pair<Tensor, int64_t> piece_of(const Tensor& part, int64_t begin, const Parameter& p, const ParameterView& v,
+                                    const ParameterStore::ViewRange& range) {
+  const int64_t first = position_of(p, v, range.first), last = position_of(p, v, range.first + range.count - 1);
+  return {part.slice(first - begin, {last + 1 - first}), first};
 }
 
 }  // namespace
@@ -83,7 +108,8 @@ Parameter& ParameterStore::declare(std::vector<ParameterView> views, const Shape
   return p;
 }
 
-void ParameterStore::allocate(DType compute, Device device) {
+void ParameterStore::allocate(DType compute, Device device, int64_t multiple) {
+  size_ = padded(size_, multiple);
   const DType master = accumulate_dtype(compute);
   compute_dtype_ = compute;
   master_ = Tensor::zeros({size_}, master, device);
@@ -112,20 +138,38 @@ int64_t ParameterStore::count() const {
 }
 
 Tensor ParameterStore::gather(const Tensor& flat, const Parameter& parameter, const ParameterView& view) const {
-  const Tensor storage = flat.slice(parameter.offset(), parameter.storage_shape()).to(kCpu);
-  Tensor values = Tensor::empty(view.shape, flat.dtype());
-  each_row(storage, view, values,
-           [](std::byte* stored, std::byte* contiguous, size_t n) { std::memcpy(contiguous, stored, n); });
-  return values;
+  return gather_range(flat, 0, parameter, view, {0, view.shape.numel()}).view(view.shape);
 }
 
 void ParameterStore::scatter(const Tensor& flat, const Parameter& parameter, const ParameterView& view,
                              const Tensor& values) const {
-  const Tensor storage = flat.slice(parameter.offset(), parameter.storage_shape());
-  const Tensor host = storage.to(kCpu);
-  each_row(host, view, values,
+  scatter_range(flat, 0, parameter, view, {0, view.shape.numel()}, values);
+}
+
+ParameterStore::ViewRange ParameterStore::range_in(const Parameter& parameter, const ParameterView& view, int64_t begin,
+                                                   int64_t count) {
+  const int64_t first = number_from(parameter, view, begin);
+  return {first, number_from(parameter, view, begin + count) - first};
+}
+
+Tensor ParameterStore::gather_range(const Tensor& part, int64_t begin, const Parameter& parameter,
+                                    const ParameterView& view, const ViewRange& range) {
+  const Tensor values = Tensor::empty({range.count}, part.dtype());
+  if (range.count == 0) return values;
+  const auto [piece, first] = piece_of(part, begin, parameter, view, range);
+  each_run(piece.to(kCpu), first, parameter, view, range, values,
+           [](std::byte* stored, std::byte* contiguous, size_t n) { std::memcpy(contiguous, stored, n); });
+  return values;
+}
+
+void ParameterStore::scatter_range(const Tensor& part, int64_t begin, const Parameter& parameter,
+                                   const ParameterView& view, const ViewRange& range, const Tensor& values) {
+  if (range.count == 0) return;
+  const auto [piece, first] = piece_of(part, begin, parameter, view, range);
+  const Tensor host = piece.to(kCpu);
+  each_run(host, first, parameter, view, range, values,
            [](std::byte* stored, std::byte* contiguous, size_t n) { std::memcpy(stored, contiguous, n); });
-  if (!storage.device().is_cpu()) storage.copy_from(host);
+  if (!piece.device().is_cpu()) piece.copy_from(host);
 }
 
 }  // namespace t6

@@ -65,8 +65,9 @@ class ParameterStore {
   // stays valid.
   Parameter& declare(std::vector<ParameterView> views, const Shape& storage_shape);
 
-  // Allocates zeroed buffers: masters in f32 (f64 when compute is f64), products read `compute` (f32, bf16, f64).
-  void allocate(DType compute, Device device = kCpu);
+  // Allocates zeroed buffers: masters in f32 (f64 when compute is f64), products read `compute` (f32, bf16, f64). Their
+  // size is rounded up to a multiple of `multiple`.
+  void allocate(DType compute, Device device = kCpu, int64_t multiple = 1);
   // Draws every view from (seed, its name): equal names and shapes start equal in every model.
   void initialise(uint64_t seed);
 
@@ -87,6 +88,17 @@ class ParameterStore {
   // shape and is in host memory.
   Tensor gather(const Tensor& flat, const Parameter& parameter, const ParameterView& view) const;
   void scatter(const Tensor& flat, const Parameter& parameter, const ParameterView& view, const Tensor& values) const;
+
+  // The same for a piece of a flat buffer, whose elements [begin, begin + part.numel()) `part` holds: those numbers
+  // [first, first + count) of the view, counted row by row without padding, that lie in it.
+  struct ViewRange {
+    int64_t first = 0, count = 0;
+  };
+  static ViewRange range_in(const Parameter& parameter, const ParameterView& view, int64_t begin, int64_t count);
+  static Tensor gather_range(const Tensor& part, int64_t begin, const Parameter& parameter, const ParameterView& view,
+                             const ViewRange& range);
+  static void scatter_range(const Tensor& part, int64_t begin, const Parameter& parameter, const ParameterView& view,
+                            const ViewRange& range, const Tensor& values);
 
   // Calls f(parameter, view) for every view in registration order.
   template <class F>

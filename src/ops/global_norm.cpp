@@ -37,7 +37,7 @@ void sum(const SumArgs& a) {
 void norm_and_clip(const NormAndClipArgs& a) {
   const double norm = std::sqrt(*a.sum);
   const bool bad = !std::isfinite(norm) || (a.previous != nullptr && std::isnan(a.previous[1])) ||
-                   (a.loss != nullptr && !std::isfinite(*a.loss));
+                   norm > a.limits.norm || (a.loss != nullptr && (!std::isfinite(*a.loss) || *a.loss > a.limits.loss));
   const double clip = norm > a.max_norm ? a.max_norm / norm : 1.0;
   a.norm_and_clip[0] = static_cast<float>(norm);
   a.norm_and_clip[1] = bad ? std::numeric_limits<float>::quiet_NaN() : static_cast<float>(clip);
@@ -52,10 +52,6 @@ constexpr Kernel<SumArgs> kSum{"sum_of_squares", &cpu::sum, T6_CUDA_KERNEL(cuda:
 constexpr Kernel<NormAndClipArgs> kNormAndClip{"norm_and_clip", &cpu::norm_and_clip,
                                                T6_CUDA_KERNEL(cuda::norm_and_clip)};
 
-int64_t blocks_of(const Tensor& t) {
-  return (t.numel() + kSquaresBlock - 1) / kSquaresBlock;
-}
-
 }  // namespace
 
 Tensor sum_of_squares(const std::vector<Tensor>& tensors) {
@@ -66,21 +62,35 @@ Tensor sum_of_squares(const std::vector<Tensor>& tensors) {
     T6_CHECK(t.defined() && t.dtype() == DType::f32 && t.device() == device,
              "[sum_of_squares] expected f32 tensors on {}, got {} {} on {}", to_string(device), name_of(t.dtype()),
              to_string(t.shape()), to_string(t.device()));
-    blocks += blocks_of(t);
+    blocks += square_blocks(t.numel());
   }
   const Tensor partials = Tensor::empty({blocks}, DType::f64, device);
   int64_t at = 0;
   for (const Tensor& t : tensors) {
-    if (t.numel() == 0) continue;
-    kSquares(device, {t.data<float>(), partials.data<double>() + at, t.numel()});
-    at += blocks_of(t);
+    sums_of_squares(t, partials.slice(at, {square_blocks(t.numel())}));
+    at += square_blocks(t.numel());
   }
-  Tensor sum = Tensor::empty({1}, DType::f64, device);
-  kSum(device, {partials.data<double>(), sum.data<double>(), blocks});
-  return sum;
+  return sum(partials);
 }
 
-Tensor norm_and_clip(const Tensor& sum, double max_norm, const Tensor& previous, const Tensor& loss) {
+void sums_of_squares(const Tensor& x, const Tensor& sums) {
+  T6_CHECK(x.dtype() == DType::f32 && sums.dtype() == DType::f64 && sums.numel() == square_blocks(x.numel()) &&
+               x.device() == sums.device(),
+           "[sums_of_squares] expected f32 and {} sums in f64 on one device, got {} {} and {} {}",
+           square_blocks(x.numel()), name_of(x.dtype()), to_string(x.shape()), name_of(sums.dtype()),
+           to_string(sums.shape()));
+  if (x.numel() > 0) kSquares(x.device(), {x.data<float>(), sums.data<double>(), x.numel()});
+}
+
+Tensor sum(const Tensor& partials) {
+  T6_CHECK(partials.dtype() == DType::f64, "[sum] expected f64, got {}", name_of(partials.dtype()));
+  Tensor total = Tensor::empty({1}, DType::f64, partials.device());
+  kSum(partials.device(), {partials.data<double>(), total.data<double>(), partials.numel()});
+  return total;
+}
+
+Tensor norm_and_clip(const Tensor& sum, double max_norm, const Tensor& previous, const Tensor& loss,
+                     const NormLimits& limits) {
   T6_CHECK(sum.numel() == 1 && sum.dtype() == DType::f64, "[norm_and_clip] expected one f64, got {} {}",
            name_of(sum.dtype()), to_string(sum.shape()));
   T6_CHECK(max_norm > 0, "[norm_and_clip] expected max_norm > 0, got {}", max_norm);
@@ -93,7 +103,7 @@ Tensor norm_and_clip(const Tensor& sum, double max_norm, const Tensor& previous,
            name_of(loss.dtype()), to_string(loss.shape()), to_string(loss.device()));
   Tensor out = Tensor::empty({2}, DType::f32, sum.device());
   kNormAndClip(sum.device(), {sum.data<double>(), previous.defined() ? previous.data<float>() : nullptr,
-                              loss.defined() ? loss.data<double>() : nullptr, out.data<float>(), max_norm});
+                              loss.defined() ? loss.data<double>() : nullptr, out.data<float>(), max_norm, limits});
   return out;
 }
 

@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kSumThreads) sum_kernel(SumArgs a) {
 __global__ void norm_and_clip_kernel(NormAndClipArgs a) {
   const double norm = sqrt(*a.sum);
   const bool bad = !std::isfinite(norm) || (a.previous != nullptr && std::isnan(a.previous[1])) ||
-                   (a.loss != nullptr && !std::isfinite(*a.loss));
+                   norm > a.limits.norm || (a.loss != nullptr && (!std::isfinite(*a.loss) || *a.loss > a.limits.loss));
   const double clip = norm > a.max_norm ? a.max_norm / norm : 1.0;
   a.norm_and_clip[0] = static_cast<float>(norm);
   a.norm_and_clip[1] = bad ? std::numeric_limits<float>::quiet_NaN() : static_cast<float>(clip);

@@ -6,6 +6,7 @@
 // depend on the thread count or the schedule, and a finite gradient never overflows. CPU and GPU differ by f64 rounding.
 #pragma once
 
+#include <limits>
 #include <vector>
 
 #include "ops/work.h"
@@ -13,20 +14,34 @@
 
 namespace t6 {
 
-// Sum of squares of f32 tensors on one device, f64 [1] there. Not finite exactly when some element is not. Sums of
-// several ranks may be added before norm_and_clip().
+// Elements whose squares make one partial sum.
+inline constexpr int64_t kSquaresBlock = 8192;
+constexpr int64_t square_blocks(int64_t count) {
+  return (count + kSquaresBlock - 1) / kSquaresBlock;
+}
+
+// Sum of squares of f32 tensors on one device, f64 [1] there. Not finite exactly when some element is not.
 Tensor sum_of_squares(const std::vector<Tensor>& tensors);
+
+// The two halves of it, for ranks that each know a part of the blocks: sums[i] := sum of squares of block i of `x`, f64
+// [square_blocks(x.numel())]; and the sum of partial sums f64 [n], which it destroys, as f64 [1]. Zeros behind the last
+// block change no bit.
+void sums_of_squares(const Tensor& x, const Tensor& sums);
+Tensor sum(const Tensor& partials);
 
 // f32 [2] on the device of `sum`: the norm, and the factor to scale gradients with so that their norm is at most
 // max_norm (> 0; infinity: never clip). The factor is NaN when the norm is not finite, and adamw() then changes nothing.
 // `previous`, when defined, is the result of the step before: where its factor is NaN the new one is too, so that
 // nothing is applied after a bad step until a host that looks at results one step late has seen it. `loss`, f64 [1]
-// when defined, must be finite as the norm must.
-Tensor norm_and_clip(const Tensor& sum, double max_norm, const Tensor& previous = {}, const Tensor& loss = {});
+// when defined, must be finite as the norm must. A norm or loss above its limit makes the factor NaN, too.
+struct NormLimits {
+  double norm = std::numeric_limits<double>::infinity();
+  double loss = std::numeric_limits<double>::infinity();
+};
+Tensor norm_and_clip(const Tensor& sum, double max_norm, const Tensor& previous = {}, const Tensor& loss = {},
+                     const NormLimits& limits = {});
 
 // Kernel contracts.
-inline constexpr int64_t kSquaresBlock = 8192;  // elements a partial sum
-
 struct SquaresArgs {
   const float* x;    // [count]
   double* partials;  // [ceil(count / kSquaresBlock)]
@@ -43,6 +58,7 @@ struct NormAndClipArgs {
   const double* loss;     // [1], or null
   float* norm_and_clip;   // [2]
   double max_norm;
+  NormLimits limits;
 };
 
 inline double bytes_of(const SquaresArgs& a) {

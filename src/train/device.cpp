@@ -9,11 +9,11 @@
 
 namespace t6::train {
 
-Device choose_device(DeviceChoice choice, std::string_view asked_by) {
+Device choose_device(DeviceChoice choice, std::string_view asked_by, int gpu) {
   if (choice == DeviceChoice::cpu) return kCpu;
   if (gpu::count() > 0) {
-    gpu::use(0);
-    return {Device::Kind::cuda, 0};
+    gpu::use(gpu);
+    return {Device::Kind::cuda, gpu};
   }
   if (choice == DeviceChoice::cuda) {
     fail(ExitCode::usage, "{} asks for a GPU, but {}; choose cpu or auto", asked_by, gpu::why_none());

@@ -9,9 +9,9 @@
 
 namespace t6::train {
 
-// auto: the first GPU where there is one, otherwise the CPU. Error(usage) when a GPU is asked for by name and none can be
-// used, with the reason; `asked_by` is the option that named it.
-Device choose_device(DeviceChoice choice, std::string_view asked_by = "run.device: cuda");
+// auto: GPU number `gpu` where there is one at all, otherwise the CPU. Error(usage) when a GPU is asked for by name and
+// none can be used, with the reason; `asked_by` is the option that named it.
+Device choose_device(DeviceChoice choice, std::string_view asked_by = "run.device: cuda", int gpu = 0);
 
 // Sets how kernels of the whole process choose between algorithms.
 void set_determinism(Determinism determinism);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "base/progress.h"
 
@@ -26,28 +27,42 @@ std::vector<data::Window> evaluation_windows(const data::ShardSet& shards, const
 }
 
 Evaluation evaluate(const Transformer& model, const data::ShardSet& shards, std::span<const data::Window> windows,
-                    int64_t batch) {
+                    int64_t batch, dist::Communicator& communicator, const std::function<void()>& on_batch) {
   const NoGrad no_grad;
   const int64_t window = model.config().context;
+  const auto size = static_cast<size_t>(batch);
+  const size_t batches = (windows.size() + size - 1) / size, world = static_cast<size_t>(communicator.world());
+  // Where a batch's sum is another rank's to know it stays zero, and adding zeros is exact.
+  std::vector<double> sums(batches, 0);
   Progress progress(
       {.label = "validation", .unit = "window", .total = windows.size(), .plain_lines = false, .summary = false});
-  Evaluation result;
-  double sum = 0;
-  for (size_t at = 0; at < windows.size();) {
-    const auto part = windows.subspan(at, std::min<size_t>(static_cast<size_t>(batch), windows.size() - at));
+  for (auto i = static_cast<size_t>(communicator.rank()); i < batches; i += world) {
+    if (on_batch) on_batch();
+    const auto part = windows.subspan(i * size, std::min(size, windows.size() - i * size));
     const Shape shape{static_cast<int64_t>(part.size()), window};
     const Tensor tokens = Tensor::empty(shape, DType::i32), targets = Tensor::empty(shape, DType::i32);
     const auto count = static_cast<size_t>(shape.numel());
     data::read_windows(shards, part, static_cast<uint64_t>(window), {tokens.data<int32_t>(), count},
                        {targets.data<int32_t>(), count});
     // Windows weigh alike, so a batch's mean counts by its windows.
-    sum += model.loss(tokens, targets, 1.0).value().item() * static_cast<double>(part.size());
-    at += part.size();
-    progress.set(at);
+    sums[i] = model.loss(tokens, targets, 1.0).value().item() * static_cast<double>(part.size());
+    progress.set(std::min(windows.size(), (i + world) * size));
   }
-  result.tokens = windows.size() * static_cast<uint64_t>(window);
-  result.loss = sum / static_cast<double>(std::max<size_t>(1, windows.size()));
-  return result;
+  if (world > 1) {
+    const Tensor all =
+        Tensor::from<double>({static_cast<int64_t>(batches)}, sums).to(model.parameters().compute().device());
+    communicator.all_reduce(all);
+    communicator.wait();
+    sums = all.to_doubles();
+  }
+  const double sum = std::accumulate(sums.begin(), sums.end(), 0.0);
+  return {.loss = sum / static_cast<double>(std::max<size_t>(1, windows.size())),
+          .tokens = windows.size() * static_cast<uint64_t>(window)};
+}
+
+Evaluation evaluate(const Transformer& model, const data::ShardSet& shards, std::span<const data::Window> windows,
+                    int64_t batch) {
+  return evaluate(model, shards, windows, batch, dist::one_rank());
 }
 
 }  // namespace t6::train

@@ -4,7 +4,10 @@
 #include <cstdint>
 #include <span>
 
+#include <functional>
+
 #include "data/loader.h"
+#include "dist/communicator.h"
 #include "model/transformer.h"
 #include "train/run_config.h"
 
@@ -21,7 +24,11 @@ struct Evaluation {
 std::vector<data::Window> evaluation_windows(const data::ShardSet& shards, const EvaluationSection& options,
                                              uint64_t window, uint64_t seed);
 
-// Mean loss of the model over `windows`, `batch` at a time, with a progress bar labelled "validation".
+// Mean loss of the model over `windows`, `batch` at a time, with a progress bar labelled "validation". Ranks take the
+// batches in turn; the result is the same on all of them, and bit for bit for any number of them. `on_batch`, when given,
+// is called before each.
+Evaluation evaluate(const Transformer& model, const data::ShardSet& shards, std::span<const data::Window> windows,
+                    int64_t batch, dist::Communicator& communicator, const std::function<void()>& on_batch = {});
 Evaluation evaluate(const Transformer& model, const data::ShardSet& shards, std::span<const data::Window> windows,
                     int64_t batch);
 

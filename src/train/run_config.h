@@ -48,6 +48,8 @@ struct RunSection {
   DeviceChoice device = DeviceChoice::automatic;
   int64_t threads = 0;
   Determinism determinism = Determinism::standard;
+  std::optional<std::chrono::seconds> watchdog;
+  int64_t check_replicas = 1000;
 
   template <class V>
   void fields(V& v) {
@@ -57,6 +59,13 @@ struct RunSection {
     v.field("threads", threads, "CPU threads a rank; 0: all it may use", config::range(0, 4096));
     v.field("determinism", determinism,
             "strict: steps on a GPU repeat bit for bit, without algorithms chosen by the clock; a CPU always does");
+    v.field("watchdog", watchdog,
+            "end the run, and say where it hangs, when a rank makes no progress for this time; not written: 10m on "
+            "several ranks, for ever on one",
+            config::at_least(1));
+    v.field("check_replicas", check_replicas,
+            "steps between comparisons of all ranks' weights, which must be equal bit for bit; 0: never",
+            config::range(0, 1e9));
   }
   bool operator==(const RunSection&) const = default;
 };
@@ -86,6 +95,12 @@ constexpr std::array<std::string_view, 2> config_names(Accumulation) {
   return {"mean", "sum"};
 }
 
+// How gradients of micro-batches and ranks are added up.
+enum class Reduction { fast, tree };
+constexpr std::array<std::string_view, 2> config_names(Reduction) {
+  return {"fast", "tree"};
+}
+
 enum class Precision { f32, bf16 };
 constexpr std::array<std::string_view, 2> config_names(Precision) {
   return {"f32", "bf16"};
@@ -104,6 +119,8 @@ struct TrainSection {
   int64_t global_batch = 480;
   int64_t micro_batch = 24;
   Accumulation accumulation = Accumulation::mean;
+  Reduction reduction = Reduction::fast;
+  int64_t bucket_mb = 32;
   Precision precision = Precision::f32;
   Recompute recompute = Recompute::none;
   bool cuda_graph = true;
@@ -117,6 +134,11 @@ struct TrainSection {
             config::range(1, 1e6));
     v.field("micro_batch", micro_batch, "windows computed at a time on a rank", config::range(1, 65536));
     v.field("accumulation", accumulation, "gradients of micro-batches: averaged, or summed as the authors' code does");
+    v.field(
+        "reduction", reduction,
+        "order of that sum over micro-batches and ranks; tree: one for 1, 2, 4, ... ranks, so bitwise equal, slower");
+    v.field("bucket_mb", bucket_mb, "gradients are sent to the other ranks in pieces of this size, while backward runs",
+            config::range(1, 4096));
     v.field("precision", precision, "of matrix products and attention; weights and statistics stay f32");
     v.field("recompute", recompute, "activations computed again in the backward pass, to save memory");
     v.field("cuda_graph", cuda_graph, "on a GPU: micro-steps run as one captured graph; the losses are the same");
@@ -139,6 +161,7 @@ struct OptimizerSection {
   double weight_decay = 0.1;
   DecayScope decay = DecayScope::matrices;
   double clip_norm = 1.0;
+  bool zero = false;
 
   template <class V>
   void fields(V& v) {
@@ -149,6 +172,7 @@ struct OptimizerSection {
     v.field("weight_decay", weight_decay, "decoupled weight decay", config::range(0, 10));
     v.field("decay", decay, "what decays: matrices only, or norm weights too");
     v.field("clip_norm", clip_norm, "gradients are scaled down to this global norm; 0: never", config::range(0, 1e6));
+    v.field("zero", zero, "on several ranks: each keeps and updates its part of the AdamW state alone (ZeRO-1)");
   }
   bool operator==(const OptimizerSection&) const = default;
 };
@@ -206,6 +230,7 @@ struct CheckpointSection {
   int64_t keep_last = 3;
   int64_t keep_every = 0;
   ResumePolicy resume = ResumePolicy::automatic;
+  bool async = true;
 
   template <class V>
   void fields(V& v) {
@@ -215,6 +240,7 @@ struct CheckpointSection {
             config::range(0, 1e9));
     v.field("resume", resume,
             "auto: from the newest intact one; never: the run folder must hold none; require: one must be there");
+    v.field("async", async, "written while training goes on, from a copy in host memory");
   }
   bool operator==(const CheckpointSection&) const = default;
 };

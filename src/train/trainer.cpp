@@ -11,12 +11,14 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "data/tokenizer.h"
+#include "dist/agree.h"
 #include "model/counts.h"
 #include "ops/global_norm.h"
 #include "ops/matmul.h"
 #include "train/device.h"
 #include "train/environment.h"
 #include "train/memory_advice.h"
+#include "train/replicas.h"
 #include "train/schedule.h"
 
 namespace t6::train {
@@ -24,8 +26,11 @@ namespace {
 
 constexpr int kMaxFailedSaves = 3;
 
-RunConfig checked(const RunConfig& config) {
-  check_trainable(config, 1);
+// Stop wishes of a vote beside the numbers of signals.
+constexpr int kOutOfTime = 1000;
+
+RunConfig checked(const RunConfig& config, const dist::Communicator& communicator) {
+  dist::alike(communicator, [&] { check_trainable(config, communicator.world()); });
   return config;
 }
 
@@ -68,60 +73,103 @@ auto Trainer::logged(Work&& work) {
 }
 
 Trainer::Trainer(const RunConfig& config, std::span<const std::string> arguments)
-    : config_(checked(config)),
-      device_(choose_device(config.run.device)),
-      folder_(RunFolder::open(config.run.dir)),
+    : Trainer(config, arguments, {.communicator = &dist::one_rank()}) {}
+
+Trainer::Trainer(const RunConfig& config, std::span<const std::string> arguments, const Together& ranks)
+    : config_(checked(config, *ranks.communicator)),
+      ranks_(ranks),
+      paths_{config.run.dir},
       started_(steady_seconds()),
       loop_started_(started_),
       model_(config.model) {
   if (config_.run.threads > 0) omp_set_num_threads(static_cast<int>(config_.run.threads));
   set_determinism(config_.run.determinism);
-  folder_.start_log();
+  together([&] {
+    device_ = choose_device(config.run.device, "run.device: cuda", ranks_.gpu);
+    if (!is_root()) return log::leave_the_word();
+    folder_ = RunFolder::open(config.run.dir);
+    folder_->start_log();
+  });
   logged([&] { prepare(arguments); });
 }
 
-void Trainer::prepare(std::span<const std::string> arguments) {
-  open_data();
+// What each rank does on its own; where one fails all do.
+void Trainer::together(const std::function<void()>& work) {
+  dist::agree(*ranks_.communicator, [&] { logged(work); });
+}
 
+void Trainer::prepare(std::span<const std::string> arguments) {
   const DType compute = dtype_for(config_.train.precision);
-  // While the machine is idle: before the loader's threads, and before memory is counted.
-  peak_ = device_peak(device_, compute);
-  device_.is_cuda() ? gpu::reset_peak() : memory::reset_peak();
-  const ModelCounts counts = count(model_);
-  flops_per_token_ = counts.flops_causal;
-  const MemoryEstimate memory = estimate_memory(model_, memory_options(config_, device_));
-  log::info("{} with {} parameters, {} FLOPs a token, about {} of memory", config_.model.kind_name(), counts.parameters,
-            format_count(counts.flops_causal), format_memory(static_cast<uint64_t>(memory.total())));
   Json& environment = environment_;
-  environment = describe_environment(arguments, {{"oneDNN", matmul_library_version()}});
-  if (device_.is_cpu()) require_memory(environment.at("memory"), memory.total());
-  model_.allocate(compute, device_);
-  optimizer_.emplace(model_.parameters(), config_.optimizer);
-  training_step_.emplace(model_, *optimizer_,
-                         StepOptions{.micro_steps = config_.train.global_batch / config_.train.micro_batch,
-                                     .accumulation = config_.train.accumulation,
-                                     .recompute = config_.train.recompute,
-                                     .clip_norm = config_.optimizer.clip_norm,
-                                     .cuda_graph = config_.train.cuda_graph});
+  together([&] {
+    open_data();
+    // While the machine is idle: before the loader's threads, and before memory is counted.
+    if (is_root()) peak_ = device_peak(device_, compute);
+    device_.is_cuda() ? gpu::reset_peak() : memory::reset_peak();
+    const ModelCounts counts = count(model_);
+    flops_per_token_ = counts.flops_causal;
+    MemoryOptions sizes = memory_options(config_, device_);
+    if (config_.optimizer.zero) sizes.moment_shards = world();
+    const MemoryEstimate memory = estimate_memory(model_, sizes);
+    log::info("{} with {} parameters, {} FLOPs a token, about {} of memory{}", config_.model.kind_name(),
+              counts.parameters, format_count(counts.flops_causal),
+              format_memory(static_cast<uint64_t>(memory.total())),
+              world() > 1 ? fmt::format(" on each of {} ranks", world()) : "");
+    environment = describe_environment(arguments, {{"oneDNN", matmul_library_version()}});
+    if (device_.is_cpu()) {
+      require_memory(environment.at("memory"), memory.total() * ranks_.communicator->ranks().local_world);
+    }
+    build_step(compute);
+  });
 
   if (peak_) environment["peak"] = to_json(*peak_);
   if (device_.is_cuda()) environment["gpu"] = describe_gpu(device_);
-  facts_ = run_facts(config_, *train_shards_, environment);
-  checkpoint::open_folder(folder_.paths().checkpoints());
+  environment["ranks"] = {{"world", world()}, {"communicator", ranks_.communicator->name()}};
+  together([&] {
+    facts_ = run_facts(config_, *train_shards_, environment);
+    if (is_root()) checkpoint::open_folder(paths_.checkpoints());
+  });
   resume();
   bytes_to_save_ = checkpoint::bytes_needed(state());
-  checkpoint::require_space(folder_.paths().checkpoints(), state());
+  dist::alike(*ranks_.communicator, [&] { checkpoint::require_space(paths_.checkpoints(), state(), peers()); });
+  saver_.emplace(paths_.checkpoints(),
+                 checkpoint::SaveOptions{.retention = {.keep_last = static_cast<int>(config_.checkpoint.keep_last),
+                                                       .keep_every = config_.checkpoint.keep_every},
+                                         .facts = facts_},
+                 peers(), config_.checkpoint.async);
 
   // From here on the run is changed.
+  together([&] {
+    if (is_root()) open_logs(environment);
+  });
+  result_.folder = paths_.root;
+}
+
+void Trainer::build_step(DType compute) {
+  model_.allocate(compute, device_, Partition::granularity(world()));
+  parallel_.emplace(
+      DataParallel{.communicator = ranks_.communicator,
+                   .partition = Partition(model_.parameters().storage_size(), world(), config_.train.bucket_mb << 20),
+                   .reduction = config_.train.reduction,
+                   .zero = config_.optimizer.zero});
+  optimizer_.emplace(model_.parameters(), config_.optimizer, parallel_->updated());
+  training_step_.emplace(model_, *optimizer_,
+                         StepOptions{.micro_steps = config_.train.global_batch / (config_.train.micro_batch * world()),
+                                     .accumulation = config_.train.accumulation,
+                                     .recompute = config_.train.recompute,
+                                     .clip_norm = config_.optimizer.clip_norm,
+                                     .cuda_graph = config_.train.cuda_graph},
+                         *parallel_);
+}
+
+void Trainer::open_logs(const Json& environment) {
   const std::string yaml = to_yaml(config_);
-  folder_.write_config(yaml);
-  folder_.write_environment(environment);
-  metrics_.emplace(folder_.paths().root, resumed_from_);
-  if (config_.logging.tensorboard) {
-    tensorboard_.emplace(folder_.paths().tensorboard(), resumed_from_);
-    tensorboard_->text(resumed_from_.value_or(0), "config", yaml);
-  }
-  result_.folder = folder_.paths().root;
+  folder_->write_config(yaml);
+  folder_->write_environment(environment);
+  metrics_.emplace(paths_.root, resumed_from_);
+  if (!config_.logging.tensorboard) return;
+  tensorboard_.emplace(paths_.tensorboard(), resumed_from_);
+  tensorboard_->text(resumed_from_.value_or(0), "config", yaml);
 }
 
 // A run that cannot fit is refused: the system would kill it without a word. `memory` is that of describe_environment.
@@ -148,64 +196,71 @@ void Trainer::open_data() {
 }
 
 checkpoint::State Trainer::state() const {
-  checkpoint::State state = training_state(model_.parameters(), *optimizer_);
+  checkpoint::State state = training_state(model_.parameters(), *optimizer_, *parallel_);
   state.scalars = to_scalars(position_);
   return state;
 }
 
 void Trainer::resume() {
   const ResumePolicy policy = config_.checkpoint.resume;
-  const std::filesystem::path folder = folder_.paths().checkpoints();
-  if (policy == ResumePolicy::never && !checkpoint::list(folder).empty()) {
-    fail(ExitCode::checkpoint, "checkpoint.resume is `never`, but {} holds checkpoints; choose another run.dir",
-         folder.string());
-  }
-  const std::optional<checkpoint::Loaded> loaded = checkpoint::load(folder, state());
-  if (loaded) {
-    require_same_run(config_, facts_, *loaded);
-    position_ = position_of(*loaded);
-    resumed_from_ = last_saved_ = position_.step;
-    result_.checkpoint = loaded->path;
-    result_.loss = position_.loss;
-    if (position_.validation) result_.validation_loss = position_.validation->loss;
-    model_.parameters().refresh_compute();
-    log::info("resumed from {}", loaded->path.string());
-  } else {
-    if (policy == ResumePolicy::required) {
-      fail(ExitCode::checkpoint, "checkpoint.resume is `require`, but {} holds no checkpoint", folder.string());
+  const std::filesystem::path folder = paths_.checkpoints();
+  together([&] {
+    if (policy == ResumePolicy::never && !checkpoint::list(folder).empty()) {
+      fail(ExitCode::checkpoint, "checkpoint.resume is `never`, but {} holds checkpoints; choose another run.dir",
+           folder.string());
     }
-    start_anew();
-  }
+  });
+  const std::optional<checkpoint::Loaded> loaded =
+      dist::alike(*ranks_.communicator, [&] { return checkpoint::load(folder, state(), {}, peers()); });
+  together([&] { loaded ? go_on_from(*loaded) : start_anew(); });
+  if (loaded) spread_loaded(model_.parameters(), *optimizer_, *parallel_);
   const data::BatchPlan plan{.global_batch = static_cast<uint64_t>(config_.train.global_batch),
-                             .micro_batch = static_cast<uint64_t>(config_.train.micro_batch)};
+                             .micro_batch = static_cast<uint64_t>(config_.train.micro_batch),
+                             .rank = static_cast<uint32_t>(ranks_.communicator->rank()),
+                             .world = static_cast<uint32_t>(world())};
+  // The hash of the run is the sum of its ranks'.
   loader_ = std::make_unique<data::Loader>(
       *train_shards_,
       data::Sampler(config_.data.sampling, static_cast<uint64_t>(config_.run.seed),
                     static_cast<uint64_t>(config_.model.context), train_shards_->token_counts()),
-      plan, static_cast<uint64_t>(position_.step), position_.consumed,
+      plan, static_cast<uint64_t>(position_.step), is_root() ? position_.consumed : data::TokenHash(),
       data::LoaderOptions{.depth = static_cast<uint32_t>(config_.data.prefetch),
                           .threads = static_cast<uint32_t>(config_.data.readers)});
+}
+
+void Trainer::go_on_from(const checkpoint::Loaded& loaded) {
+  require_same_run(config_, facts_, loaded);
+  position_ = position_of(loaded);
+  resumed_from_ = last_saved_ = position_.step;
+  result_.checkpoint = loaded.path;
+  result_.loss = position_.loss;
+  if (position_.validation) result_.validation_loss = position_.validation->loss;
+  log::info("resumed from {}", loaded.path.string());
 }
 
 // Without a checkpoint: right for a new run and for one that was killed before its first save, but not for one whose
 // checkpoints are gone.
 void Trainer::start_anew() {
-  const RunPaths& paths = folder_.paths();
-  const LoggedRun logged = read_logged_run(paths.root);
+  if (config_.checkpoint.resume == ResumePolicy::required) {
+    fail(ExitCode::checkpoint, "checkpoint.resume is `require`, but {} holds no checkpoint",
+         paths_.checkpoints().string());
+  }
+  const LoggedRun logged = read_logged_run(paths_.root);
   if (logged.saved_step) {
     fail(ExitCode::checkpoint,
          "{} says that a checkpoint of step {} was saved, but {} holds none. Put the checkpoints back; to start anew, "
          "delete the run {} or choose another run.dir",
-         paths.timing().string(), *logged.saved_step, paths.checkpoints().string(), paths.root.string());
+         paths_.timing().string(), *logged.saved_step, paths_.checkpoints().string(), paths_.root.string());
   }
   if (logged.last_step > 0) {
     log::warn("the run ended before its first checkpoint: the {} steps logged in {} are done again", logged.last_step,
-              paths.metrics().string());
+              paths_.metrics().string());
   }
   model_.parameters().initialise(static_cast<uint64_t>(config_.run.seed));
 }
 
 MicroBatch Trainer::next_batch() {
+  progress("forward and backward of a micro-batch");
   const data::Batch& batch = loader_->next();
   const Shape shape{config_.train.micro_batch, config_.model.context};
   return {Tensor::from<int32_t>(shape, batch.tokens), Tensor::from<int32_t>(shape, batch.targets)};
@@ -219,25 +274,48 @@ double Trainer::seconds_since_start() const {
   return steady_seconds() - started_;
 }
 
+void Trainer::progress(const char* phase) const {
+  if (ranks_.control) ranks_.control->progress(position_.step + 1, phase);
+}
+
+// What this rank would stop for: a signal's number, kOutOfTime, or 0.
+int Trainer::stop_wish() const {
+  if (const int signal = signals_.received(); signal != 0) return signal;
+  const auto& limit = config_.train.max_runtime;
+  const bool late = limit && seconds_since_start() + seconds_to_keep() >= static_cast<double>(limit->count());
+  return late ? kOutOfTime : 0;
+}
+
+Vote Trainer::vote() const {
+  progress("waiting for the gradients of all ranks");
+  return {.stop = stop_wish(), .saving = static_cast<int32_t>(saver_->status()), .consumed = loader_->consumed()};
+}
+
 void Trainer::begin_step() {
-  Unfinished step{.step = position_.step + 1, .lr = 0, .began = steady_seconds(), .tokens = 0, .consumed = {}};
+  Unfinished step{.step = position_.step + 1, .lr = 0, .began = steady_seconds(), .tokens = 0};
   step.lr = learning_rate(config_.optimizer, config_.schedule, config_.train.steps, position_.step);
-  training_step_->run(step.step, step.lr, [this] { return next_batch(); });
+  training_step_->run(step.step, step.lr, [this] { return next_batch(); },
+                      {.limits = {}, .vote = [this] { return vote(); }});
   position_.step = step.step;
   position_.tokens = step.tokens = tokens_seen();
-  position_.consumed = step.consumed = loader_->consumed();
-  unfinished_.push_back(std::move(step));
+  unfinished_.push_back(step);
 }
 
 StepMetrics Trainer::finish_step() {
-  const Unfinished step = std::move(unfinished_.front());
+  const Unfinished step = unfinished_.front();
   unfinished_.pop_front();
   const StepResult result = training_step_->finish();
+  votes_ = result.votes;
+  position_.consumed = {};
+  for (const Vote& vote : votes_) position_.consumed.add(vote.consumed);
   if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
-    fail(ExitCode::numeric,
-         "step {}: loss {} and gradient norm {} are not both finite; nothing of it was applied. The checkpoints in {} "
-         "are intact: resume with a lower optimizer.lr or a smaller optimizer.clip_norm",
-         step.step, result.loss, result.grad_norm, folder_.paths().checkpoints().string());
+    dist::alike(*ranks_.communicator, [&] {
+      fail(
+          ExitCode::numeric,
+          "step {}: loss {} and gradient norm {} are not both finite; nothing of it was applied. The checkpoints in {} "
+          "are intact: resume with a lower optimizer.lr or a smaller optimizer.clip_norm",
+          step.step, result.loss, result.grad_norm, paths_.checkpoints().string());
+    });
   }
   position_.loss = result_.loss = result.loss;
 
@@ -252,7 +330,7 @@ StepMetrics Trainer::finish_step() {
   metrics.grad_norm = result.grad_norm;
   metrics.clip = result.clip;
   metrics.tokens_seen = step.tokens;
-  metrics.data_hash = step.consumed.hex();
+  metrics.data_hash = position_.consumed.hex();
   metrics.step_ms = seconds * 1000;
   metrics.tokens_per_second = static_cast<double>(config_.train.global_batch * config_.model.context) / seconds;
   if (peak_) metrics.mfu = model_flops_utilisation(*peak_, flops_per_token_, *metrics.tokens_per_second);
@@ -273,10 +351,11 @@ void Trainer::record_algorithms() {
   if (!device_.is_cuda()) return;
   Json& list = environment_["matmul_algorithms"] = Json::array();
   for (const MatmulAlgorithm& algorithm : matmul_algorithms()) list.push_back(to_string(algorithm));
-  folder_.write_environment(environment_);
+  folder_->write_environment(environment_);
 }
 
 void Trainer::report(const StepMetrics& metrics) {
+  if (!is_root()) return;
   metrics_->train(metrics);
   if (tensorboard_) tensorboard_->train(metrics);
   const bool first = metrics.step == resumed_from_.value_or(0) + 1, last = metrics.step == config_.train.steps;
@@ -295,10 +374,13 @@ bool Trainer::evaluation_due(int64_t step) const {
 void Trainer::evaluate() {
   const double begin = steady_seconds();
   const Evaluation evaluation =
-      train::evaluate(model_, *validation_shards_, validation_windows_, config_.train.micro_batch);
+      train::evaluate(model_, *validation_shards_, validation_windows_, config_.train.micro_batch, *ranks_.communicator,
+                      [this] { progress("validation"); });
   if (!std::isfinite(evaluation.loss)) {
-    fail(ExitCode::numeric, "the validation loss after step {} is {}; the checkpoints in {} are intact", position_.step,
-         evaluation.loss, folder_.paths().checkpoints().string());
+    dist::alike(*ranks_.communicator, [&] {
+      fail(ExitCode::numeric, "the validation loss after step {} is {}; the checkpoints in {} are intact",
+           position_.step, evaluation.loss, paths_.checkpoints().string());
+    });
   }
   const double seconds = steady_seconds() - begin;
   const ValidationMetrics metrics{.step = position_.step,
@@ -306,8 +388,8 @@ void Trainer::evaluate() {
                                   .tokens_seen = position_.tokens,
                                   .validation_tokens = evaluation.tokens,
                                   .ms = seconds * 1000};
-  metrics_->validation(metrics);
   log::info("{}", console_line(metrics));
+  if (metrics_) metrics_->validation(metrics);
   if (tensorboard_) tensorboard_->validation(metrics);
   slowest_evaluation_ = std::max(slowest_evaluation_, seconds);
   position_.validation = {.step = position_.step, .loss = evaluation.loss};
@@ -315,49 +397,102 @@ void Trainer::evaluate() {
   if (position_.step == 0) result_.first_validation_loss = evaluation.loss;
 }
 
+checkpoint::Peers Trainer::peers() const {
+  return {.rank = ranks_.communicator->rank(),
+          .world = world(),
+          .all_gather = [communicator = ranks_.communicator](std::string_view text) {
+            return communicator->all_gather_text(text);
+          }};
+}
+
+void Trainer::require_finite_parameters() {
+  const bool finite = std::isfinite(sum_of_squares({model_.parameters().master()}).item());
+  for (const std::string& each : ranks_.communicator->all_gather_text(finite ? "finite" : "")) {
+    if (!each.empty()) continue;
+    dist::alike(*ranks_.communicator, [&] {
+      fail(ExitCode::numeric,
+           "parameters after step {} are not finite, so they are not saved. The checkpoints in {} are intact: resume "
+           "with "
+           "a lower optimizer.lr or a smaller optimizer.clip_norm",
+           position_.step, paths_.checkpoints().string());
+    });
+  }
+}
+
 // The loss log reaches the disk before the checkpoint gets its name.
-void Trainer::save_now() {
-  if (!std::isfinite(sum_of_squares({model_.parameters().master()}).item())) {
-    fail(
-        ExitCode::numeric,
-        "parameters after step {} are not finite, so they are not saved. The checkpoints in {} are intact: resume with "
-        "a lower optimizer.lr or a smaller optimizer.clip_norm",
-        position_.step, folder_.paths().checkpoints().string());
-  }
-  const double begin = steady_seconds();
-  const std::filesystem::path folder = folder_.paths().checkpoints();
+void Trainer::start_save() {
+  require_finite_parameters();
+  save_began_ = steady_seconds();
   const checkpoint::State state = this->state();
-  checkpoint::require_space(folder, state);
-  try {
-    metrics_->sync();
-  } catch (const Error& error) {
-    fail(error.code(), "{}; the checkpoint, which comes after it, needs {} bytes, and {} are free", error.what(),
-         checkpoint::bytes_needed(state), io::free_bytes(folder));
-  }
-  const checkpoint::SaveOptions options{.retention = {.keep_last = static_cast<int>(config_.checkpoint.keep_last),
-                                                      .keep_every = config_.checkpoint.keep_every},
-                                        .facts = facts_};
-  const checkpoint::Saved saved = checkpoint::save(folder, position_.step, state, options);
+  const std::filesystem::path& folder = paths_.checkpoints();
+  dist::alike(*ranks_.communicator, [&] { checkpoint::require_space(folder, state, peers()); });
+  together([&] {
+    if (!metrics_) return;
+    try {
+      metrics_->sync();
+    } catch (const Error& error) {
+      fail(error.code(), "{}; the checkpoint, which comes after it, needs {} bytes, and {} are free", error.what(),
+           checkpoint::bytes_needed(state), io::free_bytes(folder));
+    }
+  });
+  dist::alike(*ranks_.communicator, [&] { saver_->start(position_.step, state); });
+}
+
+void Trainer::complete_save() {
+  const int64_t step = saver_->step().value();
+  const checkpoint::Saved saved = dist::alike(*ranks_.communicator, [&] { return saver_->complete(); });
   result_.checkpoint = saved.path;
-  metrics_->process_event(position_.step, "checkpoint", {{"bytes", saved.bytes}});
-  slowest_save_ = std::max(slowest_save_, steady_seconds() - begin);
+  last_saved_ = step;
+  failed_saves_ = 0;
+  if (metrics_) metrics_->process_event(step, "checkpoint", {{"bytes", saved.bytes}});
+  slowest_save_ = std::max(slowest_save_, steady_seconds() - save_began_);
+}
+
+bool Trainer::all_have_written() const {
+  if (world() == 1) return saver_->status() == Saver::Status::written;
+  return std::all_of(votes_.begin(), votes_.end(),
+                     [](const Vote& vote) { return vote.saving == static_cast<int32_t>(Saver::Status::written); });
 }
 
 // A save that fails leaves the older checkpoints and lets the run go on; three in a row end it, as does the last one.
-void Trainer::save(bool last) {
-  if (last_saved_ == position_.step) return;
-  try {
-    save_now();
-    last_saved_ = position_.step;
-    failed_saves_ = 0;
-  } catch (const Error& error) {
-    if (error.code() != ExitCode::io) throw;
-    log::error("step {} was not saved ({} of {} failures in a row end the run): {}", position_.step, ++failed_saves_,
+void Trainer::save_failed(int64_t step, bool last, const Error& error) {
+  if (error.code() != ExitCode::io) throw;
+  ++failed_saves_;
+  if (is_root()) {
+    log::error("step {} was not saved ({} of {} failures in a row end the run): {}", step, failed_saves_,
                kMaxFailedSaves, error.what());
-    if (!last && failed_saves_ < kMaxFailedSaves) return;
-    fail(ExitCode::io, "the run ends at step {}, which could not be saved; the newest checkpoint is {}: {}",
-         position_.step, last_saved_ ? fmt::format("of step {}", *last_saved_) : "not there yet", error.what());
   }
+  if (!last && failed_saves_ < kMaxFailedSaves) return;
+  dist::alike(*ranks_.communicator, [&] {
+    fail(ExitCode::io, "the run ends at step {}, which could not be saved; the newest checkpoint is {}: {}", step,
+         last_saved_ ? fmt::format("of step {}", *last_saved_) : "not there yet", error.what());
+  });
+}
+
+// Ends a save under way once all ranks have written their files, or waits for it.
+void Trainer::settle_save(bool wait, bool last) {
+  const std::optional<int64_t> step = saver_->step();
+  if (!step || (!wait && !all_have_written())) return;
+  progress("completing a checkpoint");
+  try {
+    complete_save();
+  } catch (const Error& error) {
+    save_failed(*step, last, error);
+  }
+}
+
+void Trainer::save(bool last) {
+  const bool under_way = saver_->step() == position_.step;
+  settle_save(/*wait=*/true, last && under_way);
+  if (last_saved_ == position_.step || (under_way && !last)) return;
+  progress("saving a checkpoint");
+  try {
+    start_save();
+  } catch (const Error& error) {
+    save_failed(position_.step, last, error);
+    return;
+  }
+  if (last || !config_.checkpoint.async) settle_save(/*wait=*/true, last);
 }
 
 // What one more step and a save may take, with as much to spare. What was not measured yet is guessed on the safe side:
@@ -370,18 +505,27 @@ double Trainer::seconds_to_keep() const {
   return 2 * (slowest_step_ + save + (evaluation_due(position_.step + 1) ? evaluation : 0));
 }
 
+// On several ranks what all of them voted with the last step, so that all stop after the same one: a signal before the
+// lack of time.
+int Trainer::agreed_wish() const {
+  if (world() == 1) return stop_wish();
+  int wish = 0;
+  for (const Vote& vote : votes_) {
+    if (vote.stop != 0 && (wish == 0 || vote.stop < wish)) wish = vote.stop;
+  }
+  return wish;
+}
+
 std::optional<StopReason> Trainer::stop_reason() const {
-  if (signals_.received() != 0) return StopReason::signal;
+  const int wish = agreed_wish();
+  if (wish != 0 && wish != kOutOfTime) return StopReason::signal;
   if (position_.step >= config_.train.steps) return StopReason::completed;
   const auto& validation = position_.validation;
   if (config_.train.target_loss && validation && validation->step == position_.step &&
       validation->loss <= *config_.train.target_loss) {
     return StopReason::target_loss;
   }
-  const auto& limit = config_.train.max_runtime;
-  if (limit && seconds_since_start() + seconds_to_keep() >= static_cast<double>(limit->count())) {
-    return StopReason::max_runtime;
-  }
+  if (wish == kOutOfTime) return StopReason::max_runtime;
   return std::nullopt;
 }
 
@@ -412,7 +556,7 @@ TrainResult Trainer::train() {
                      .start = static_cast<uint64_t>(position_.step),
                      .plain_lines = false,
                      .summary = false});
-  metrics_->process_event(position_.step, resumed_from_ ? "resume" : "start", Json::object());
+  if (metrics_) metrics_->process_event(position_.step, resumed_from_ ? "resume" : "start", Json::object());
   if (!resumed_from_ && evaluation_due(0)) evaluate();
   loop_started_ = steady_seconds();
 
@@ -420,19 +564,23 @@ TrainResult Trainer::train() {
   while (!(reason = stop_reason())) {
     begin_step();
     // A GPU always has its next step before it ends one, except where the host wants to look at what was reached.
-    const bool look = evaluation_due(position_.step) || due(config_.checkpoint.every, position_.step);
+    const bool check = world() > 1 && due(config_.run.check_replicas, position_.step);
+    const bool look = check || evaluation_due(position_.step) || due(config_.checkpoint.every, position_.step);
     finish_steps(look || device_.is_cpu() ? 0 : 1);
+    settle_save(/*wait=*/false, /*last=*/false);
+    if (check) require_equal_replicas(model_.parameters(), *optimizer_, *parallel_, position_.step);
     if (evaluation_due(position_.step)) evaluate();
     if (due(config_.checkpoint.every, position_.step)) save(/*last=*/false);
     progress.set(static_cast<uint64_t>(position_.step));
     progress.note(fmt::format("loss {:.4f}", position_.loss));
   }
+  const int wish = agreed_wish();
   finish_steps(0);
   progress.finish();
   save(/*last=*/true);
   write_out_curves();
   result_.reason = *reason;
-  result_.signal = signals_.received();
+  result_.signal = *reason == StopReason::signal ? wish : 0;
   result_.steps = position_.step;
   return result_;
 }

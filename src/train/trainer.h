@@ -8,15 +8,19 @@
 #include <span>
 #include <string>
 
+#include "base/error.h"
 #include "checkpoint/checkpoint.h"
 #include "data/loader.h"
+#include "dist/control.h"
 #include "model/transformer.h"
+#include "train/data_parallel.h"
 #include "train/evaluation.h"
 #include "train/metrics.h"
 #include "train/optimizer.h"
 #include "train/peak.h"
 #include "train/run_config.h"
 #include "train/run_folder.h"
+#include "train/saver.h"
 #include "train/signals.h"
 #include "train/step.h"
 #include "train/tensorboard.h"
@@ -40,15 +44,24 @@ struct TrainResult {
 // The program's exit code for a result: 0, or 128 + n after signal n.
 int exit_code(const TrainResult& result);
 
+// The ranks of a run; what it points at outlives the trainer.
+struct Together {
+  dist::Communicator* communicator;
+  dist::Control* control = nullptr;  // hears of progress when there is one
+  int gpu = 0;                       // which one this rank takes, where it takes one
+};
+
 class Trainer {
  public:
   // Checks the config, locks the run folder, opens the data, builds the model, resumes from the newest intact
-  // checkpoint. What fails here has not changed an existing run. `arguments` is the command line, for env.json.
-  Trainer(const RunConfig& config, std::span<const std::string> arguments);
+  // checkpoint. What fails here has not changed an existing run. `arguments` is the command line, for env.json. Every
+  // rank makes one with an equal config; rank 0 alone writes the run folder, but for each rank's checkpoint files.
+  Trainer(const RunConfig& config, std::span<const std::string> arguments, const Together& ranks);
+  Trainer(const RunConfig& config, std::span<const std::string> arguments);  // one rank
 
   // Trains to the end or to a reason to stop, saving on the way and at the end. Error(numeric) on a non-finite loss or
   // gradient, which is never applied, and on parameters that are not finite, which are never saved. Error(io) after
-  // three saves in a row that failed.
+  // three saves in a row that failed. On several ranks these are alike, other errors are of one rank (dist/agree.h).
   TrainResult run();
 
  private:
@@ -59,7 +72,10 @@ class Trainer {
   void write_out_curves();
   void require_memory(const Json& memory, int64_t needed) const;
   void open_data();
+  void build_step(DType compute);
+  void open_logs(const Json& environment);
   void resume();
+  void go_on_from(const checkpoint::Loaded& loaded);
   void start_anew();
   void begin_step();
   StepMetrics finish_step();
@@ -67,8 +83,21 @@ class Trainer {
   void record_algorithms();
   void report(const StepMetrics& metrics);
   void evaluate();
+  void require_finite_parameters();
   void save(bool last);
-  void save_now();
+  void start_save();
+  void settle_save(bool wait, bool last);
+  void complete_save();
+  void save_failed(int64_t step, bool last, const Error& error);
+  bool all_have_written() const;
+  void together(const std::function<void()>& work);
+  void progress(const char* phase) const;
+  bool is_root() const { return ranks_.communicator->is_root(); }
+  int world() const { return ranks_.communicator->world(); }
+  checkpoint::Peers peers() const;
+  Vote vote() const;
+  int stop_wish() const;
+  int agreed_wish() const;
   std::optional<StopReason> stop_reason() const;
   bool due(int64_t every, int64_t step) const { return every > 0 && step % every == 0; }
   bool evaluation_due(int64_t step) const;
@@ -85,32 +114,37 @@ class Trainer {
     double lr;
     double began;
     uint64_t tokens;
-    data::TokenHash consumed;
   };
 
   RunConfig config_;
+  Together ranks_;
   Device device_;
-  RunFolder folder_;
-  double started_;       // the process's work
-  double loop_started_;  // after the first evaluation
+  RunPaths paths_;
+  std::optional<RunFolder> folder_;  // on rank 0
+  double started_;                   // the process's work
+  double loop_started_;              // after the first evaluation
   Transformer model_;
+  std::optional<DataParallel> parallel_;
   std::optional<AdamW> optimizer_;
   std::optional<TrainingStep> training_step_;
   std::optional<data::ShardSet> train_shards_, validation_shards_;
   std::vector<data::Window> validation_windows_;
   std::unique_ptr<data::Loader> loader_;
-  std::optional<MetricsWriter> metrics_;
-  std::optional<TensorBoardWriter> tensorboard_;
-  double flops_per_token_ = 0;  // causal convention
+  std::optional<MetricsWriter> metrics_;          // on rank 0
+  std::optional<TensorBoardWriter> tensorboard_;  // on rank 0
+  double flops_per_token_ = 0;                    // causal convention
   std::optional<DevicePeak> peak_;
 
   RunPosition position_;  // of the last step that was asked for; its loss: of the last one finished
   std::deque<Unfinished> unfinished_;
+  std::vector<Vote> votes_;  // of the last step finished
   double last_finish_ = 0;
   std::optional<int64_t> resumed_from_;
   std::optional<int64_t> last_saved_;
   Json environment_;  // env.json
   nlohmann::json facts_;
+  std::optional<Saver> saver_;
+  double save_began_ = 0;
   uint64_t bytes_to_save_ = 0;
   int failed_saves_ = 0;
   // The slowest of this process, in seconds; 0: none yet.

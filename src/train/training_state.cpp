@@ -27,6 +27,50 @@ void add_views(checkpoint::State& state, const ParameterStore& store, const std:
   });
 }
 
+// A piece of a flat buffer: its elements from `begin` on.
+struct Piece {
+  int64_t begin;
+  Tensor values;
+};
+
+// What `owned` says, out of the spans that `flat` holds one behind the other.
+std::vector<Piece> pieces_of(const Tensor& flat, const std::vector<Span>& held, const std::vector<Span>& owned) {
+  std::vector<Piece> pieces;
+  int64_t at = 0;
+  for (const Span& whole : held) {
+    for (const Span& part : owned) {
+      if (part.begin < whole.begin || part.end() > whole.end()) continue;
+      pieces.push_back({part.begin, flat.slice(at + part.begin - whole.begin, {part.count})});
+    }
+    at += whole.count;
+  }
+  T6_CHECK(pieces.size() == owned.size(), "[training_state] expected {} pieces, got {}", owned.size(), pieces.size());
+  return pieces;
+}
+
+// Of every view the numbers that lie in the pieces; a view without any is named all the same.
+void add_pieces(checkpoint::State& state, const ParameterStore& store, const std::string& prefix,
+                const std::vector<Piece>& pieces) {
+  store.for_each_view([&](const Parameter& p, const ParameterView& v) {
+    const checkpoint::TensorRef whole{
+        .name = prefix + v.name, .dtype = store.master().dtype(), .shape = v.shape, .get = {}, .set = {}, .count = 0};
+    const size_t before = state.tensors.size();
+    for (const Piece& piece : pieces) {
+      const ParameterStore::ViewRange range = ParameterStore::range_in(p, v, piece.begin, piece.values.numel());
+      if (range.count == 0) continue;
+      checkpoint::TensorRef ref = whole;
+      ref.begin = range.first;
+      ref.count = range.count;
+      ref.get = [piece, &p, &v, range] { return ParameterStore::gather_range(piece.values, piece.begin, p, v, range); };
+      ref.set = [piece, &p, &v, range](const Tensor& t) {
+        ParameterStore::scatter_range(piece.values, piece.begin, p, v, range, t);
+      };
+      state.tensors.push_back(std::move(ref));
+    }
+    if (state.tensors.size() == before) state.tensors.push_back(whole);
+  });
+}
+
 // What the bits of a result depend on beside config and data, as "part/key" of the environment.
 constexpr std::array kDecidingFacts{"t6/commit",
                                     "t6/compiler",
@@ -36,6 +80,8 @@ constexpr std::array kDecidingFacts{"t6/commit",
                                     "libraries/oneDNN",
                                     "libraries/openmp",
                                     "threads/omp_max_threads",
+                                    "ranks/world",
+                                    "ranks/communicator",
                                     "gpu/name",
                                     "gpu/cublasLt",
                                     "gpu/attention"};
@@ -90,11 +136,26 @@ checkpoint::State model_state(const ParameterStore& store) {
   return state;
 }
 
-checkpoint::State training_state(const ParameterStore& store, const AdamW& optimizer) {
-  checkpoint::State state = model_state(store);
-  add_views(state, store, "adamw/m/", optimizer.first_moment());
-  add_views(state, store, "adamw/v/", optimizer.second_moment());
+checkpoint::State training_state(const ParameterStore& store, const AdamW& optimizer, const DataParallel& parallel) {
+  const std::vector<Span> owned = parallel.partition.owned(parallel.rank());
+  checkpoint::State state;
+  add_pieces(state, store, "params/", pieces_of(store.master(), {{0, store.storage_size()}}, owned));
+  add_pieces(state, store, "adamw/m/", pieces_of(optimizer.first_moment(), optimizer.spans(), owned));
+  add_pieces(state, store, "adamw/v/", pieces_of(optimizer.second_moment(), optimizer.spans(), owned));
   return state;
+}
+
+checkpoint::State training_state(const ParameterStore& store, const AdamW& optimizer) {
+  return training_state(store, optimizer, DataParallel::alone(store));
+}
+
+void spread_loaded(const ParameterStore& store, const AdamW& optimizer, const DataParallel& parallel) {
+  parallel.all_gather(store.master());
+  if (!parallel.zero) {
+    parallel.all_gather(optimizer.first_moment());
+    parallel.all_gather(optimizer.second_moment());
+  }
+  store.refresh_compute();
 }
 
 nlohmann::json to_scalars(const RunPosition& position) {
@@ -161,8 +222,10 @@ RunConfig config_of(const nlohmann::json& facts, const std::filesystem::path& pa
 
 void require_same_run(const RunConfig& config, const nlohmann::json& facts, const checkpoint::Loaded& loaded) {
   const RunConfig saved = config_of(loaded.facts, loaded.path);
-  const bool batches_decide =
-      config.data.sampling == data::SampleOrder::random_window || config.train.accumulation == Accumulation::sum;
+  const bool draws_decide = config.data.sampling == data::SampleOrder::random_window;
+  const nlohmann::json built = fact(loaded, "environment");
+  const int64_t saved_scale = saved.train.micro_batch * built.value("ranks/world", int64_t{1});
+  const int64_t scale = config.train.micro_batch * facts.at("environment").value("ranks/world", int64_t{1});
   std::vector<std::string> differences;
   auto compare = [&](const char* key, bool equal) {
     if (!equal) differences.emplace_back(key);
@@ -172,7 +235,8 @@ void require_same_run(const RunConfig& config, const nlohmann::json& facts, cons
   compare("data.sampling", saved.data.sampling == config.data.sampling);
   compare("train.global_batch", saved.train.global_batch == config.train.global_batch);
   compare("train.accumulation", saved.train.accumulation == config.train.accumulation);
-  compare("train.micro_batch", saved.train.micro_batch == config.train.micro_batch || !batches_decide);
+  compare("train.micro_batch", saved.train.micro_batch == config.train.micro_batch || !draws_decide);
+  compare("train.micro_batch x ranks", saved_scale == scale || config.train.accumulation != Accumulation::sum);
   if (!differences.empty()) {
     fail(ExitCode::checkpoint,
          "{} was saved under another value of {}; a resumed run keeps these. Restore them, or choose another run.dir",
@@ -190,10 +254,10 @@ void require_same_run(const RunConfig& config, const nlohmann::json& facts, cons
     log::warn("the config differs from that of {}: {}", loaded.path.string(), fmt::join(changed, ", "));
   }
   std::vector<std::string> changed;
-  const nlohmann::json built = fact(loaded, "environment");
   for (const auto& [name, value] : facts.at("environment").items()) {
     const nlohmann::json before = built.value(name, nlohmann::json());
-    if (before != value) changed.push_back(fmt::format("{}: {} -> {}", name, before.dump(), value.dump()));
+    if (!before.is_null() && before != value)
+      changed.push_back(fmt::format("{}: {} -> {}", name, before.dump(), value.dump()));
   }
   if (!changed.empty()) {
     log::warn("{} was made elsewhere, so the run may differ in its last bits from one that had gone on there: {}",

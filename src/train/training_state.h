@@ -15,11 +15,16 @@
 
 namespace t6::train {
 
-// params/<name> of the masters, without padding; for loading a model to evaluate or to generate with.
+// params/<name> of the masters, without padding; whole, for loading a model to evaluate or to generate with.
 checkpoint::State model_state(const ParameterStore& store);
 
-// The same and adamw/m/<name>, adamw/v/<name>. store and optimizer must outlive it.
-checkpoint::State training_state(const ParameterStore& store, const AdamW& optimizer);
+// Of that and of adamw/m/<name>, adamw/v/<name> what this rank owns. store and optimizer must outlive it.
+checkpoint::State training_state(const ParameterStore& store, const AdamW& optimizer, const DataParallel& parallel);
+checkpoint::State training_state(const ParameterStore& store, const AdamW& optimizer);  // of one rank: everything
+
+// After training_state() was loaded on every rank: what each of them keeps of the others' parts, and the copy that
+// products read.
+void spread_loaded(const ParameterStore& store, const AdamW& optimizer, const DataParallel& parallel);
 
 // Where a run stands: the scalars of its checkpoint.
 struct RunPosition {
@@ -38,7 +43,7 @@ nlohmann::json to_scalars(const RunPosition& position);
 RunPosition position_of(const checkpoint::Loaded& loaded);
 
 // For SaveOptions::facts: the resolved config; number, tokens and fingerprint of the training shards; what the bits of
-// a result depend on in `environment` (of describe_environment): build, processor, libraries, threads.
+// a result depend on in `environment` (of describe_environment): build, processor, libraries, threads, ranks.
 nlohmann::json run_facts(const RunConfig& config, const data::ShardSet& shards,
                          const nlohmann::ordered_json& environment);
 
@@ -47,10 +52,10 @@ RunConfig config_of(const nlohmann::json& facts, const std::filesystem::path& pa
 
 // Compares the facts of this start with those of the checkpoint it would go on from.
 //   must be equal      the model, run.seed, data.sampling, train.global_batch, train.accumulation, the training tokens
-//                      shard by shard (not where they lie); train.micro_batch where it decides what is drawn or how
-//                      gradients are scaled (random_window, accumulation sum): Error(checkpoint) naming what differs
+//                      shard by shard (not where they lie); train.micro_batch where it decides what is drawn
+//                      (random_window), and times the ranks where it decides how gradients are scaled (sum): Error(checkpoint) naming what differs
 //   may change, said   every other key that has a part in the numbers (steps, optimizer, schedule, precision, ...),
-//                      build, processor, libraries and threads: a warning with old and new values
+//                      build, processor, libraries, threads and ranks: a warning with old and new values
 //   may change         run.dir, checkpoint, logging
 void require_same_run(const RunConfig& config, const nlohmann::json& facts, const checkpoint::Loaded& loaded);
 

@@ -22,9 +22,8 @@ inline ModelConfig small_model_config(AttentionKind kind) {
   return config;
 }
 
-// Allocates the model with random weights everywhere, also where training starts from zero.
-inline void allocate_random(Transformer& model, DType dtype, uint64_t seed = 5, Device device = kCpu) {
-  model.allocate(dtype, device);
+// Random weights everywhere, also where training starts from zero.
+inline void fill_random(Transformer& model, uint64_t seed = 5) {
   ParameterStore& store = model.parameters();
   uint64_t stream = 0;
   store.for_each_view([&](const Parameter& p, const ParameterView& v) {
@@ -34,6 +33,11 @@ inline void allocate_random(Transformer& model, DType dtype, uint64_t seed = 5, 
     store.scatter(store.master(), p, v, Tensor::from<double>(v.shape, values).to(store.master().dtype()));
   });
   store.refresh_compute();
+}
+
+inline void allocate_random(Transformer& model, DType dtype, uint64_t seed = 5, Device device = kCpu) {
+  model.allocate(dtype, device);
+  fill_random(model, seed);
 }
 
 // i32 [batch, count] below `vocabulary`.

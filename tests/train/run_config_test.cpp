@@ -43,7 +43,8 @@ const std::vector<BadConfig>& bad_configs() {
       {"lr: 1e-3\n", "1:1: lr: unknown key here; did you mean 'optimizer.lr'"},
       {"optimizer: {beta: 0.9}\n", "1:13: optimizer.beta: unknown key; nearest is 'betas'"},
       {"optimizer: {momentum: 0.9}\n",
-       "1:13: optimizer.momentum: unknown key; expected lr, min_lr, betas, eps, weight_decay, decay or clip_norm"},
+       "1:13: optimizer.momentum: unknown key; expected lr, min_lr, betas, eps, weight_decay, decay, clip_norm or "
+       "zero"},
       {"schedule: {warmup: 10}\n", "1:12: schedule.warmup: unknown key; expected kind, warmup_steps or decay_steps"},
       {"schedule: {warmup_step: 10}\n", "1:12: schedule.warmup_step: unknown key; nearest is 'warmup_steps'"},
       {"evaluation:\n  batches: 10\n", "2:3: evaluation.batches: unknown key; expected every, windows or sampling"},

@@ -1,0 +1,33 @@
+// Errors of many ranks: all come out of a piece of work alike, and one of them says why.
+#pragma once
+
+#include <functional>
+
+#include "base/error.h"
+#include "dist/communicator.h"
+
+namespace t6::dist {
+
+// An error that all ranks have, thrown on rank 0; the others throw SaidElsewhere with the same code.
+class AgreedError : public Error {
+ public:
+  using Error::Error;
+};
+
+// Does `work`, in which ranks need not meet, on every rank. Where it throws on one of them, all throw the error of the
+// first that did, with its rank in front unless it is rank 0.
+void agree(Communicator& communicator, const std::function<void()>& work);
+
+// Does `work` that ends alike on all ranks: with the same result, or the same Error.
+template <class Work>
+auto alike(const Communicator& communicator, Work&& work) {
+  try {
+    return work();
+  } catch (const Error& error) {
+    if (communicator.world() == 1 || dynamic_cast<const SaidElsewhere*>(&error) != nullptr) throw;
+    if (communicator.is_root()) throw AgreedError(error.code(), error.what());
+    throw SaidElsewhere(error.code(), error.what());
+  }
+}
+
+}  // namespace t6::dist
