@@ -4,6 +4,7 @@
 #include <csignal>
 #include <cstdio>
 
+#include "base/build_info.h"
 #include "base/error.h"
 #include "base/format.h"
 #include "base/io.h"
@@ -13,8 +14,10 @@
 #include "cli/config_arguments.h"
 #include "cli/model_facts.h"
 #include "cli/output.h"
+#include "cli/rank_arguments.h"
 #include "cli/tokenizer_fit.h"
 #include "data/shard.h"
+#include "dist/connect.h"
 #include "tensor/gpu.h"
 #include "train/device.h"
 #include "train/environment.h"
@@ -26,6 +29,7 @@ namespace {
 
 struct Options {
   ConfigArguments config;
+  dist::RankFlags ranks;
   bool dry_run = false;
   const Context* context = nullptr;
 };
@@ -154,13 +158,11 @@ void require_same_model(const RunConfig& config) {
        what, paths.config().string());
 }
 
-int run(const Options& options) {
-  const RunConfig config = options.config.load();
-  if (options.dry_run) {
-    print_dry_run(config);
-    return 0;
-  }
-  check_trainable(config, 1);
+// What can be said of a config before ranks meet or anything large is allocated.
+RunConfig checked_config(const Options& options, const dist::Ranks& ranks) {
+  RunConfig config = options.config.load();
+  if (options.dry_run) return config;
+  check_trainable(config, ranks.world);
   require_same_model(config);
   if (config.data.tokenizer) {
     const data::Tokenizer tokenizer = data::Tokenizer::load(*config.data.tokenizer);
@@ -168,14 +170,60 @@ int run(const Options& options) {
       require_ids_of(tokenizer, *config.data.tokenizer, *globs, config.model.vocab_size, SIZE_MAX);
     }
   }
+  return config;
+}
+
+// All ranks find the same wrong with the same config: the first says it.
+RunConfig config_of_rank(const Options& options, const dist::Ranks& ranks) {
+  try {
+    return checked_config(options, ranks);
+  } catch (const Error& error) {
+    if (ranks.rank == 0) throw;
+    throw SaidElsewhere(error.code(), error.what());
+  }
+}
+
+dist::ConnectOptions connect_options(const RunConfig& config, const dist::Ranks& ranks) {
+  constexpr double kDefaultWatchdog = 600;  // on several ranks
+  dist::ConnectOptions options;
+  options.repeatable = config.run.determinism == Determinism::strict;
+  if (config.run.watchdog) {
+    options.control.watchdog = static_cast<double>(config.run.watchdog->count());
+  } else if (ranks.world > 1) {
+    options.control.watchdog = kDefaultWatchdog;
+  }
+  return options;
+}
+
+int train_rank(const Options& options, const RunConfig& config, dist::Connection& ranks, int gpu) {
+  ranks.require_same("config", to_yaml(config), "give every rank the same files and overrides");
+  ranks.require_same("build of t6",
+                     fmt::format("{} {} {}", build_info::version(), build_info::commit(), build_info::flags()),
+                     "start the same program everywhere");
+  train::Trainer trainer(config, options.context->arguments,  // takes signals until the result is said
+                         {.communicator = &ranks.communicator(), .control = &ranks.control(), .gpu = gpu});
+  const train::TrainResult result = trainer.run();
+  if (ranks.ranks().rank == 0) {
+    const std::string text = describe_result(result, config);
+    std::fputs(text.c_str(), stdout);
+    std::fflush(stdout);
+  }
+  return train::exit_code(result);
+}
+
+int run(const Options& options) {
+  const dist::Found found = dist::discover(options.ranks);
+  const RunConfig config = config_of_rank(options, found.ranks);
+  if (options.dry_run) {
+    if (found.ranks.rank == 0) print_dry_run(config);
+    return 0;
+  }
   // A reader of our output that goes away ends no training.
   std::signal(SIGPIPE, SIG_IGN);
-  train::Trainer trainer(config, options.context->arguments);  // takes signals until the result is said
-  const train::TrainResult result = trainer.run();
-  const std::string text = describe_result(result, config);
-  std::fputs(text.c_str(), stdout);
-  std::fflush(stdout);
-  return train::exit_code(result);
+  const int gpu = gpu::count() > 0 ? dist::choose_gpu(found.ranks, gpu::count()) : 0;
+  const Device device = train::choose_device(config.run.device, "run.device: cuda", gpu);
+  dist::Connection ranks = dist::connect(found, device, connect_options(config, found.ranks));
+  return ranks.run([&] { return train_rank(options, config, ranks, gpu); });
 }
 
 }  // namespace
@@ -188,6 +236,7 @@ void add_train(CLI::App& root, Context& context) {
   auto options = options_for<Options>(command, context, &run);
   options->context = &context;
   add_config_arguments(command, options->config);
+  add_rank_arguments(command, options->ranks);
   command->add_flag("--dry-run", options->dry_run,
                     "print the resolved config, parameters, FLOPs, cache and memory; train and write nothing");
   add_quiet(command, context);

@@ -142,11 +142,15 @@ void Connection::require_no_problem(std::string_view problem, ExitCode code) {
   }
 }
 
+void Connection::part() {
+  if (std::exchange(parted_, true)) return;
+  control_->goodbye();
+}
+
 void Connection::fail_together(ExitCode code, const std::string& text) {
-  parted_ = true;
   // Before any rank may leave: a launcher ends all others when the first does.
   if (ranks_.rank == 0 && ranks_.world > 1) Control::say(text);
-  control_->goodbye();
+  part();
   if (ranks_.world == 1) throw Error(code, text);
   throw SaidElsewhere(code, text);
 }

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "dist/agree.h"
 #include "dist/communicator.h"
 #include "dist/control.h"
 #include "dist/discover.h"
@@ -52,12 +53,13 @@ class Connection {
   [[noreturn]] void fail_together(ExitCode code, const std::string& text);
 
   // Runs the work of this rank to its end and parts from the others. An exception of this rank alone is said with rank,
-  // host and step, and ends all. Errors of fail_together() pass.
+  // host and step, and ends all. Errors of fail_together() and of agree.h are those of all ranks.
   template <class Work>
   auto run(Work&& work);
 
  private:
   friend Connection connect(const Found& found, Device device, const ConnectOptions& options);
+  void part();
   void connect_gpus(Device device, const ConnectOptions& options);
   // True when it is said, by this rank or rank 0.
   bool say(const Error* error, const char* what) noexcept;
@@ -83,14 +85,17 @@ auto Connection::run(Work&& work) {
   try {
     if constexpr (std::is_void_v<decltype(work())>) {
       work();
-      parted_ = true;
-      control_->goodbye();
+      part();
     } else {
       auto result = work();
-      parted_ = true;
-      control_->goodbye();
+      part();
       return result;
     }
+  } catch (const AgreedError& error) {
+    fail_together(error.code(), error.what());
+  } catch (const SaidElsewhere&) {
+    part();
+    throw;
   } catch (const Error& error) {
     if (say(&error, error.what())) throw SaidElsewhere(error.code(), error.what());
     throw;
