@@ -33,11 +33,11 @@ int run(const Options& options) {
   for (const std::string& path : options.runs) {
     std::error_code ignored;
     const std::filesystem::path log = train::RunPaths{path}.metrics();
-    if (!std::filesystem::exists(path, ignored)) {
+    if (!io::exists(path)) {
       fail(ExitCode::checkpoint,
            "{}: no such run; expected run folders, as t6 train makes them, or their metrics.jsonl", path);
     }
-    if (std::filesystem::is_directory(path, ignored) && !std::filesystem::exists(log, ignored)) {
+    if (std::filesystem::is_directory(path, ignored) && !io::exists(log)) {
       fail(ExitCode::checkpoint, "{} is no run folder, or of a run without a first step: it holds no {}", path,
            log.filename().string());
     }

@@ -101,6 +101,12 @@ std::string fingerprint(const data::ShardSet& shards) {
   return hasher.hex();
 }
 
+// 1 where nothing, or nothing that could be, is said.
+int64_t world_of(const nlohmann::json& environment) {
+  const nlohmann::json world = environment.value("ranks/world", nlohmann::json());
+  return world.is_number_integer() ? std::clamp<int64_t>(world.get<int64_t>(), 1, 1'000'000) : 1;
+}
+
 std::string describe_data(const nlohmann::json& data) {
   const auto count = [&](const char* key) {
     const auto it = data.find(key);
@@ -224,8 +230,9 @@ void require_same_run(const RunConfig& config, const nlohmann::json& facts, cons
   const RunConfig saved = config_of(loaded.facts, loaded.path);
   const bool draws_decide = config.data.sampling == data::SampleOrder::random_window;
   const nlohmann::json built = fact(loaded, "environment");
-  const int64_t saved_scale = saved.train.micro_batch * built.value("ranks/world", int64_t{1});
-  const int64_t scale = config.train.micro_batch * facts.at("environment").value("ranks/world", int64_t{1});
+  // Windows whose gradients are averaged at a time; the rest of a sum over micro-batches is added.
+  const int64_t saved_scale = saved.train.micro_batch * world_of(built);
+  const int64_t scale = config.train.micro_batch * world_of(facts.at("environment"));
   std::vector<std::string> differences;
   auto compare = [&](const char* key, bool equal) {
     if (!equal) differences.emplace_back(key);
