@@ -60,9 +60,9 @@ struct RunSection {
     v.field("determinism", determinism,
             "strict: steps on a GPU repeat bit for bit, without algorithms chosen by the clock; a CPU always does");
     v.field("watchdog", watchdog,
-            "end the run, and say where it hangs, when a rank makes no progress for this time; not written: 10m on "
-            "several ranks, for ever on one",
-            config::at_least(1));
+            "end the run, and say where it hangs, when a rank makes no progress for this time; 0: never; not written: "
+            "10m on several ranks, never on one",
+            config::at_least(0));
     v.field("check_replicas", check_replicas,
             "steps between comparisons of all ranks' weights, which must be equal bit for bit; 0: never",
             config::range(0, 1e9));
@@ -240,7 +240,8 @@ struct CheckpointSection {
             config::range(0, 1e9));
     v.field("resume", resume,
             "auto: from the newest intact one; never: the run folder must hold none; require: one must be there");
-    v.field("async", async, "written while training goes on, from a copy in host memory");
+    v.field("async", async,
+            "written while training goes on, from a copy in host memory; a kill may then cost up to two intervals");
   }
   bool operator==(const CheckpointSection&) const = default;
 };

@@ -60,8 +60,10 @@ TEST_F(RunKill, RandomInstants) {
   for (uint64_t draw = 0; kills < kKills; ++runs) {
     ASSERT_LT(runs, 4 * kKills) << "runs end before they are killed";
     const std::string run = fmt::format("run{}", runs);
+    // A save beside the training may take until the next is due, which waits for it.
+    const bool beside = runs % 2 == 1;
     for (int part = 0; part < kKillsARun; ++part) {
-      const pid_t child = start(run);
+      const pid_t child = start(run, {beside ? "checkpoint.async=true" : "checkpoint.async=false"});
       sleep_for(random.uniform(draw++) * seconds * (part == 0 ? 1.0 : 0.6));
       ::kill(child, SIGKILL);
       const Outcome outcome = finish(child);
@@ -70,7 +72,7 @@ TEST_F(RunKill, RandomInstants) {
         break;
       }
       ++kills;
-      expect_little_lost(run, kInterval);
+      expect_little_lost(run, beside ? 2 * kInterval : kInterval);
       if (const int64_t step = newest_step(run); step > 0 && step < kSteps) ++within;
       std::error_code ignored;
       for (const auto& entry : fs::directory_iterator(checkpoints(run), ignored)) {
@@ -88,7 +90,9 @@ TEST_F(RunKill, RandomInstants) {
   EXPECT_GE(within, kKills / 4) << "the instants do not cover the run";
   measured("R2", "{0} of {0} random kills in {1} runs resumed bitwise ({2} between the first checkpoint and the last)",
            kills, runs, within);
-  measured("R3", "at most {} steps lost of an interval of {}, after each of {} kills", most_lost_, kInterval, kills);
+  measured("R3",
+           "at most {} steps lost of an interval of {}, twice it while saving beside the training, after {} kills",
+           most_lost_, kInterval, kills);
   measured("R4", "{} checkpoints listed after {} kills, all complete", listed_, lists_);
 }
 

@@ -19,7 +19,9 @@ class RunResume : public RunTest {
  protected:
   // Starts a run, waits until its checkpoint of `step` is there, kills it.
   void kill_after(const std::string& run, int64_t step, const Overrides& overrides = {}) {
-    const pid_t child = start(run, overrides);
+    Overrides all = overrides;
+    all.emplace_back("checkpoint.async=false");  // no save is under way when the next step ends
+    const pid_t child = start(run, all);
     const double limit = seconds_now() + 60;
     while (newest_step(run) < step && seconds_now() < limit) sleep_for(0.002);
     ::kill(child, SIGKILL);

@@ -1,8 +1,8 @@
 // Many ranks do what one rank does: the same losses and weights, with and without a sharded optimizer.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
-#include <mutex>
 
 #include "base/error.h"
 #include "support/small_model.h"
