@@ -188,6 +188,14 @@ TEST_F(RunResume, SavedBeforeTheFirstStep) {
   EXPECT_EQ(metrics("parts").substr(0, log.size()), log);
 }
 
+// R23: what is saved beside the training is what is saved while it waits.
+TEST_F(RunResume, SavingBesideTheTrainingChangesNoBit) {
+  ASSERT_EQ(train("beside", {"checkpoint.async=true"}).code, 0);
+  ASSERT_EQ(train("waiting", {"checkpoint.async=false"}).code, 0);
+  expect_equal_runs("beside", "waiting");
+  expect_equal_runs("beside", "waiting", kSteps - kInterval);
+}
+
 TEST_F(RunResume, KeysThatDecideTheRunMustStay) {
   kill_after("run", 5);
   const auto before = snapshot("run");

@@ -2,11 +2,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include "base/error.h"
+#include "support/promise.h"
 #include "support/small_model.h"
 #include "support/thread_ranks.h"
+#include "train/replicas.h"
 #include "train/step.h"
 
 namespace t6::train {
@@ -204,6 +207,44 @@ TEST(DataParallel, WhatIsNotFiniteOnOneRankIsAppliedByNone) {
       for (const double m : optimizer.first_moment().to_doubles()) ASSERT_EQ(m, 0);
     });
   }
+}
+
+// R16: one bit of each tensor, on one rank of three.
+TEST(Replicas, OneFlippedBitIsFoundAndNamed) {
+  std::atomic<int> found = 0;
+  test::on_ranks(3, [&](std::shared_ptr<dist::Communicator> communicator) {
+    Transformer model(test::small_model_config(AttentionKind::tpa));
+    model.allocate(DType::bf16, kCpu, Partition::granularity(3));
+    test::fill_random(model, 5);
+    const ParameterStore& store = model.parameters();
+    const DataParallel parallel{.communicator = communicator.get(), .partition = Partition(store.storage_size(), 3, 1)};
+    const AdamW optimizer(store, OptimizerSection{}, parallel.updated());
+    EXPECT_NO_THROW(require_equal_replicas(store, optimizer, parallel, 7));
+    for (const auto& [prefix, flat] : {std::pair<std::string, Tensor>{"params/", store.compute()},
+                                       {"masters/", store.master()},
+                                       {"adamw/m/", optimizer.first_moment()},
+                                       {"adamw/v/", optimizer.second_moment()}}) {
+      store.for_each_view([&](const Parameter& p, const ParameterView& v) {
+        const Tensor storage = flat.slice(p.offset(), p.storage_shape());
+        auto* byte = static_cast<unsigned char*>(storage.raw()) +
+                     static_cast<size_t>(v.row * p.storage_shape()[-1]) * size_of(flat.dtype());
+        if (communicator->rank() == 1) *byte ^= 1;
+        try {
+          require_equal_replicas(store, optimizer, parallel, 7);
+          ADD_FAILURE() << "not found: " << prefix << v.name;
+        } catch (const Error& error) {
+          const std::string text = error.what();
+          EXPECT_EQ(error.code(), ExitCode::numeric);
+          EXPECT_NE(text.find(prefix + v.name + " of rank 1 differs"), std::string::npos) << text;
+          EXPECT_EQ(dynamic_cast<const SaidElsewhere*>(&error) == nullptr, communicator->is_root());
+          if (communicator->is_root()) ++found;
+        }
+        if (communicator->rank() == 1) *byte ^= 1;
+      });
+    }
+  });
+  test::measured("R16", "{0} of {0} flipped bits found and named, one in each tensor of weights, masters and moments",
+                 found.load());
 }
 
 }  // namespace
