@@ -58,15 +58,21 @@ int exit_code(const TrainResult& result) {
   return result.reason == StopReason::signal ? 128 + result.signal : 0;
 }
 
-// What ends a run stands in its log too; the terminal hears of it from main. A GPU that is too small gets advice.
+// A GPU that is too small gets advice.
 template <class Work>
-auto Trainer::logged(Work&& work) {
+auto Trainer::advised(Work&& work) {
   try {
     return work();
   } catch (const gpu::OutOfMemory& error) {
-    const std::string message = out_of_memory(error);
-    log::error_in_files(message);
-    fail(ExitCode::io, "{}", message);
+    fail(ExitCode::io, "{}", out_of_memory(error));
+  }
+}
+
+// What ends a run stands in its log too; the terminal hears of it from main.
+template <class Work>
+auto Trainer::logged(Work&& work) {
+  try {
+    return advised(work);
   } catch (const std::exception& error) {
     log::error_in_files(error.what());
     throw;
@@ -96,7 +102,7 @@ Trainer::Trainer(const RunConfig& config, std::span<const std::string> arguments
 
 // What each rank does on its own; where one fails all do.
 void Trainer::together(const std::function<void()>& work) {
-  dist::agree(*ranks_.communicator, [&] { logged(work); });
+  dist::agree(*ranks_.communicator, [&] { advised(work); });
 }
 
 void Trainer::prepare(std::span<const std::string> arguments) {

@@ -66,6 +66,8 @@ class Trainer {
 
  private:
   template <class Work>
+  auto advised(Work&& work);
+  template <class Work>
   auto logged(Work&& work);
   void prepare(std::span<const std::string> arguments);
   TrainResult train();
