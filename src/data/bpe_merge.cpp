@@ -1,5 +1,6 @@
 #include "data/bpe_merge.h"
 
+#include <algorithm>
 #include <functional>
 #include <queue>
 
@@ -102,6 +103,28 @@ void merge_piece(const Tokenizer& tokenizer, std::string_view piece, std::vector
   } else {
     merge_by_heap(tokenizer, piece, ids);
   }
+}
+
+std::vector<std::string_view> parts_before_merge(const Tokenizer& tokenizer, std::string_view token, uint32_t rank) {
+  std::vector<std::string_view> parts;
+  std::vector<uint32_t> joined;  // [i]: rank of parts i and i + 1 together, kNone unless below `rank`
+  const auto rank_of = [&](size_t i) {
+    const uint32_t found = tokenizer.find({parts[i].data(), parts[i].size() + parts[i + 1].size()});
+    return found < rank ? found : Tokenizer::kNone;
+  };
+  for (size_t i = 0; i < token.size(); ++i) parts.push_back(token.substr(i, 1));
+  for (size_t i = 0; i + 1 < parts.size(); ++i) joined.push_back(rank_of(i));
+  while (!joined.empty()) {
+    const auto lowest = std::min_element(joined.begin(), joined.end());
+    if (*lowest == Tokenizer::kNone) break;
+    const auto i = static_cast<size_t>(lowest - joined.begin());
+    parts[i] = {parts[i].data(), parts[i].size() + parts[i + 1].size()};
+    parts.erase(parts.begin() + static_cast<ptrdiff_t>(i) + 1);
+    joined.erase(lowest);
+    if (i > 0) joined[i - 1] = rank_of(i - 1);
+    if (i < joined.size()) joined[i] = rank_of(i);
+  }
+  return parts;
 }
 
 }  // namespace t6::data

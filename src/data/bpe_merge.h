@@ -20,4 +20,7 @@ inline constexpr size_t kScanMergeBytes = 128;
 void merge_by_scan(const Tokenizer& tokenizer, std::string_view piece, std::vector<uint32_t>& ids);
 void merge_by_heap(const Tokenizer& tokenizer, std::string_view piece, std::vector<uint32_t>& ids);
 
+// The parts of a token's bytes that merges of ranks below `rank` leave: two for a token that its merge made.
+std::vector<std::string_view> parts_before_merge(const Tokenizer& tokenizer, std::string_view token, uint32_t rank);
+
 }  // namespace t6::data

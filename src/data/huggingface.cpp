@@ -1,7 +1,6 @@
 #include "data/huggingface.h"
 
 #include <algorithm>
-#include <array>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -10,6 +9,8 @@
 #include "base/error.h"
 #include "base/io.h"
 #include "base/utf8.h"
+#include "data/bpe_merge.h"
+#include "data/byte_words.h"
 
 namespace t6::data {
 namespace {
@@ -35,24 +36,11 @@ struct Source {
   }
 };
 
-// GPT-2's printable stand-ins for bytes: Latin-1's visible characters stand for themselves, the 68 others for
-// U+0100 upwards in order. -1: stands for none.
-constexpr std::array<int, 0x144> kByteOf = [] {
-  std::array<int, 0x144> byte_of{};
-  byte_of.fill(-1);
-  size_t next = 0x100;
-  for (int byte = 0; byte < 256; ++byte) {
-    const bool visible = (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte != 0xAD);
-    byte_of[visible ? static_cast<size_t>(byte) : next++] = byte;
-  }
-  return byte_of;
-}();
-
 std::string bytes_of(const Source& source, std::string_view word) {
   std::string bytes;
   for (std::string_view rest = word; !rest.empty();) {
     const utf8::Char c = utf8::first(rest);
-    const int byte = c.bytes > 0 && c.code_point < kByteOf.size() ? kByteOf[c.code_point] : -1;
+    const int byte = c.bytes > 0 && c.code_point < kByteOfCharacter.size() ? kByteOfCharacter[c.code_point] : -1;
     if (byte < 0) source.bad("the token \"{}\" has a character that stands for no byte", word.substr(0, 40));
     bytes.push_back(static_cast<char>(byte));
     rest.remove_prefix(static_cast<size_t>(c.bytes));
@@ -85,29 +73,6 @@ void take_vocabulary(Source& source, const json& vocabulary) {
   if (source.end_of_text == source.words.size() - 1) source.words.pop_back();
 }
 
-// The parts that merging by rank leaves of a token before its own merge.
-std::vector<std::string_view> parts_before(const Tokenizer& tokenizer, std::string_view token, uint32_t rank) {
-  std::vector<std::string_view> parts;
-  std::vector<uint32_t> joined;  // [i]: rank of parts i and i + 1 together, kNone unless below `rank`
-  const auto rank_of = [&](size_t i) {
-    const uint32_t found = tokenizer.find({parts[i].data(), parts[i].size() + parts[i + 1].size()});
-    return found < rank ? found : Tokenizer::kNone;
-  };
-  for (size_t i = 0; i < token.size(); ++i) parts.push_back(token.substr(i, 1));
-  for (size_t i = 0; i + 1 < parts.size(); ++i) joined.push_back(rank_of(i));
-  while (!joined.empty()) {
-    const auto lowest = std::min_element(joined.begin(), joined.end());
-    if (*lowest == Tokenizer::kNone) break;
-    const auto i = static_cast<size_t>(lowest - joined.begin());
-    parts[i] = {parts[i].data(), parts[i].size() + parts[i + 1].size()};
-    parts.erase(parts.begin() + static_cast<ptrdiff_t>(i) + 1);
-    joined.erase(lowest);
-    if (i > 0) joined[i - 1] = rank_of(i - 1);
-    if (i < joined.size()) joined[i] = rank_of(i);
-  }
-  return parts;
-}
-
 Tokenizer build(const Source& source) {
   const size_t count = source.words.size();
   if (source.end_of_text && *source.end_of_text != count) {
@@ -138,7 +103,7 @@ Tokenizer build(const Source& source) {
                  i + 1, left_word.substr(0, 40), right_word.substr(0, 40), id, previous);
     }
     previous = id;
-    const std::vector<std::string_view> parts = parts_before(tokenizer, tokens[id], id);
+    const std::vector<std::string_view> parts = parts_before_merge(tokenizer, tokens[id], id);
     if (parts.size() != 2 || parts[0] != left) {
       source.bad("merge {}, \"{} {}\", is not how earlier merges leave that token", i + 1, left_word.substr(0, 40),
                  right_word.substr(0, 40));
