@@ -10,7 +10,7 @@
 #include "base/log.h"
 #include "checkpoint/agreement.h"
 #include "checkpoint/commit.h"
-#include "checkpoint/hdf5_file.h"
+#include "checkpoint/hdf5_writer.h"
 #include "checkpoint/intact.h"
 #include "checkpoint/manifest.h"
 

@@ -8,7 +8,7 @@
 
 #include "base/io.h"
 #include "checkpoint/agreement.h"
-#include "checkpoint/hdf5_file.h"
+#include "checkpoint/hdf5_reader.h"
 #include "checkpoint/manifest.h"
 
 namespace t6::checkpoint {
@@ -27,8 +27,6 @@ Manifest read_manifest(const fs::path& folder, const Chosen& chosen = all_files)
 
 // A checkpoint whose chosen files were found right, byte for byte; others are for other ranks to look at. Files that
 // were hashed stay open, so that these bytes are what is read.
-//
-// While readers are open the thread holds libhdf5 (hdf5::guard): close them before waiting for others.
 class IntactCheckpoint {
  public:
   // Throws Damage.
@@ -42,7 +40,6 @@ class IntactCheckpoint {
   // Elements [begin, begin + into.numel()) of a tensor, into a CPU tensor of its dtype; parts that are read whole are
   // compared with their own hashes. Throws Damage.
   void read(const ManifestTensor& tensor, int64_t begin, const Tensor& into);
-  void close_readers() { readers_.clear(); }
 
  private:
   Hdf5Reader& reader(int rank);

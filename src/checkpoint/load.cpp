@@ -79,14 +79,9 @@ void require_fit(const fs::path& folder, const Manifest& manifest, const std::ve
        folder.string(), differences.size(), differences.size() == 1 ? "" : "s", text);
 }
 
-// Leaves no reader open: libhdf5 may not be held while others are waited for.
 void read_state(IntactCheckpoint& checkpoint, const State& state, const std::string& prefix) {
   std::map<std::string, const ManifestTensor*> saved;
   for (const ManifestTensor& tensor : checkpoint.manifest().tensors) saved.emplace(tensor.name, &tensor);
-  struct Closing {
-    IntactCheckpoint& checkpoint;
-    ~Closing() { checkpoint.close_readers(); }
-  } closing{checkpoint};
   for (const TensorRef& ref : state.tensors) {
     if (!ref.name.starts_with(prefix) || ref.size() == 0) continue;
     const Tensor flat = Tensor::empty({ref.size()}, ref.dtype);

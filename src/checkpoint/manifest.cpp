@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "base/io.h"
-#include "checkpoint/hdf5_file.h"
+#include "checkpoint/hdf5_writer.h"
 
 namespace t6::checkpoint {
 namespace {

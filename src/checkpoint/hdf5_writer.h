@@ -1,23 +1,15 @@
-// Tensors and attributes in an HDF5 file: written once from front to back, or read with exact expectations.
+// Writes tensors and attributes into an HDF5 file, once from front to back.
 //
 // Datasets are chunked (up to 1 MiB), with Fletcher32 on every chunk and no other filter; bf16 is a 16-bit float type
 // with 8 exponent bits, so other tools read it. Nothing in a file depends on when or where it was written.
-//
-// Reading is for files whose hash was verified: libhdf5 is not safe on hostile input, and a hash only proves that file
-// and manifest belong together, not who made them. Opened here: hard links on fixed names, no plugins, no external or
-// virtual storage, exact types, sizes bounded by the expectation. To read a checkpoint of unknown origin, fork a child
-// that sets RLIMIT_AS, RLIMIT_CPU and no_new_privs, drops write access, runs Hdf5Reader and writes each tensor through
-// a pipe; the parent treats any end but a clean one as damage. The interface here needs no change for that.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
 
-#include "base/io.h"
 #include "tensor/tensor.h"
 
 namespace t6::checkpoint {
@@ -50,26 +42,6 @@ class Hdf5Writer {
   };
   // Closes, fsyncs and hashes. Error(io).
   Closed close();
-
- private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
-};
-
-class Hdf5Reader {
- public:
-  // Reads through `file`, so that what was hashed is what is read. Error(checkpoint) when it is not an HDF5 file.
-  explicit Hdf5Reader(io::File file);
-  ~Hdf5Reader();
-  Hdf5Reader(Hdf5Reader&&) noexcept;
-
-  // Error(checkpoint) naming file, tensor and reason when it is missing, not exactly so, or its checksum fails.
-  Tensor read(const std::string& name, DType dtype, const Shape& shape);
-  // Of that dataset, whose dtype is that of `into`, elements [begin, begin + into.numel()) in row-major order, into a
-  // tensor on the CPU.
-  void read(const std::string& name, const Shape& shape, int64_t begin, const Tensor& into);
-
-  int64_t get_integer(const std::string& attribute);
 
  private:
   struct Impl;
