@@ -204,10 +204,37 @@ void TokenShard::fail_at(uint64_t position, uint32_t id) const {
       position, data_offset_ + position * width_, id, vocabulary_);
 }
 
+namespace {
+
+constexpr uint64_t kMaxAlternatives = 1000;
+
+// At least as many as glob() will make of a pattern's braces, but no more than a few times kMaxAlternatives.
+uint64_t alternatives_of(std::string_view pattern) {
+  uint64_t all = 1;
+  std::vector<uint64_t> open;  // alternatives of each brace that is not closed yet
+  for (const char c : pattern) {
+    if (c == '{') open.push_back(1);
+    if (c == ',' && !open.empty()) ++open.back();
+    if (c == '}' && !open.empty()) {
+      all *= open.back();
+      open.pop_back();
+    }
+    if (all > kMaxAlternatives) break;
+  }
+  return all;
+}
+
+}  // namespace
+
 std::vector<fs::path> expand_globs(std::span<const std::string> patterns) {
   std::vector<fs::path> paths;
   std::map<std::string, std::string> seen;  // path to the pattern that matched it
   for (const std::string& pattern : patterns) {
+    if (alternatives_of(pattern) > kMaxAlternatives) {
+      fail(ExitCode::data,
+           "the data pattern '{}' has more than {} alternatives in braces; use '*', or several patterns", pattern,
+           kMaxAlternatives);
+    }
     glob_t matches{};
     // A folder that is not there holds no match; one that cannot be read is said.
     const auto unreadable = [](const char*, int error) { return error == ENOENT ? 0 : 1; };

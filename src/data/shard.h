@@ -65,7 +65,7 @@ class TokenShard {
 };
 
 // Files matching the patterns of glob(3), with braces and ~: sorted by bytes within a pattern, patterns in their order.
-// Error(data) when a pattern matches nothing or a file is matched twice.
+// Error(data) when a pattern matches nothing, has more than 1,000 alternatives in braces, or a file is matched twice.
 std::vector<fs::path> expand_globs(std::span<const std::string> patterns);
 
 // The shards of one split, all open.

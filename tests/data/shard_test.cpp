@@ -365,6 +365,13 @@ TEST(ExpandGlobs, SortsAndInsistsOnMatches) {
   error = error_of([&] { expand({"b_*.bin", "b_1.bin"}); });
   EXPECT_EQ(error.code(), ExitCode::data);
   EXPECT_TRUE(contains(error.what(), "matches both")) << error.what();
+  // 2^9 alternatives are expanded, 2^10 refused before the time that they take.
+  std::string braces = "a.bin";
+  for (int i = 0; i < 9; ++i) braces += "{,x}";
+  EXPECT_EQ(expand({braces}), (std::vector<fs::path>{folder / "a.bin"}));
+  error = error_of([&] { expand({braces + "{,x}"}); });
+  EXPECT_EQ(error.code(), ExitCode::data);
+  EXPECT_TRUE(contains(error.what(), "alternatives in braces")) << error.what();
 }
 
 TEST(ShardSet, OpensAllAndRefusesMixedTokenizers) {
