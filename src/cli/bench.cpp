@@ -1,4 +1,4 @@
-// t6 bench: how fast this machine encodes, multiplies and trains.
+// t6 bench: how fast this machine encodes, multiplies, trains and decodes.
 #include "cli/bench.h"
 
 #include <fmt/format.h>
@@ -96,11 +96,13 @@ void add_bench_matmul(CLI::App& group, Context& context) {
 }
 
 void add_bench(CLI::App& root, Context& context) {
-  CLI::App* group = add_command(root, "bench", "how fast this machine encodes, multiplies and trains",
+  CLI::App* group = add_command(root, "bench", "how fast this machine encodes, multiplies, trains and decodes",
                                 "  t6 bench train --config configs/t6_tpa_small.yaml --precision bf16\n"
+                                "  t6 bench decode --size small --precision bf16\n"
                                 "  t6 bench tokenizer book.txt --tokenizer tokenizer.tiktoken");
   add_bench_train(*group, context);
   add_bench_ops(*group, context);
+  add_bench_decode(*group, context);
   add_bench_tokenizer(*group, context);
   add_bench_matmul(*group, context);
 }

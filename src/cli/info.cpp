@@ -7,6 +7,7 @@
 #include "cli/command.h"
 #include "cli/model_facts.h"
 #include "cli/output.h"
+#include "cli/shipped_configs.h"
 #include "train/run_folder.h"
 
 namespace t6::cli {
@@ -14,33 +15,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const std::vector<std::string> kSizes{"small", "medium", "large", "xl"};
-
 struct Options {
   std::vector<std::string> configs;
   bool all = false;
-  int64_t size = 0;  // of kSizes
+  int64_t size = 0;  // of shipped_sizes()
   std::string folder;
   bool json = false;
 };
-
-// The folder of the shipped configs: here, or above or beside the program.
-fs::path shipped_configs(const Options& options) {
-  if (!options.folder.empty()) return options.folder;
-  constexpr std::string_view kOne = "t6_tpa_small.yaml";
-  std::vector<fs::path> places{"configs"};
-  std::error_code ignored;
-  fs::path above = fs::read_symlink("/proc/self/exe", ignored).parent_path();
-  for (int i = 0; i < 4 && above.has_relative_path(); ++i, above = above.parent_path()) {
-    places.push_back(above / "configs");
-    places.push_back(above / "share" / "t6" / "configs");
-  }
-  for (const fs::path& place : places) {
-    if (fs::exists(place / kOne, ignored)) return place;
-  }
-  fail(ExitCode::usage,
-       "the shipped configs were not found here or beside the program; name their folder: --configs DIR");
-}
 
 // Of a config, or of a run by the config that lies in its folder.
 ModelFacts facts_of(const fs::path& path) {
@@ -61,10 +42,10 @@ std::vector<ModelFacts> collect(const Options& options) {
   std::vector<ModelFacts> all;
   for (const std::string& config : options.configs) all.push_back(facts_of(config));
   if (!options.all) return all;
-  const fs::path folder = shipped_configs(options);
-  const std::string& size = kSizes.at(static_cast<size_t>(options.size));
+  const fs::path folder = shipped_configs(options.folder);
+  const std::string& size = shipped_sizes().at(static_cast<size_t>(options.size));
   for (const std::string_view kind : kAttentionKindNames) {
-    all.push_back(facts_of(folder / fmt::format("t6_{}_{}.yaml", kind, size)));
+    all.push_back(facts_of(folder / shipped_config_name(kind, size)));
   }
   return all;
 }
@@ -121,7 +102,7 @@ void add_info(CLI::App& root, Context& context) {
   command->add_flag("--all", options->all, "the shipped config of every attention kind, at one parameter budget");
   command->add_option("--size", options->size, "which budget --all shows")
       ->type_name("SIZE")
-      ->transform(one_of(kSizes))
+      ->transform(one_of(shipped_sizes()))
       ->default_str("small");
   command
       ->add_option("--configs", options->folder, "folder of the shipped configs; without it ./configs or the program's")

@@ -27,12 +27,17 @@ Maker::Maker(Device device) : device_(device) {
 }
 
 Tensor Maker::numbers(const Shape& shape, DType dtype) const {
-  const Tensor made = Tensor::empty(shape, dtype, device_), &from = numbers_.at(dtype);
-  for (int64_t at = 0; at < made.numel(); at += from.numel()) {
-    const int64_t count = std::min(from.numel(), made.numel() - at);
-    made.slice(at, {count}).copy_from(from.slice(0, {count}));
-  }
+  const Tensor made = Tensor::empty(shape, dtype, device_);
+  refill(made);
   return made;
+}
+
+void Maker::refill(const Tensor& tensor) const {
+  const Tensor& from = numbers_.at(tensor.dtype());
+  for (int64_t at = 0; at < tensor.numel(); at += from.numel()) {
+    const int64_t count = std::min(from.numel(), tensor.numel() - at);
+    tensor.slice(at, {count}).copy_from(from.slice(0, {count}));
+  }
 }
 
 Variable Maker::tokens(int64_t count, int64_t vocabulary) const {

@@ -17,6 +17,7 @@ class Maker {
   explicit Maker(Device device);
 
   Tensor numbers(const Shape& shape, DType dtype) const;  // f32 or bf16
+  void refill(const Tensor& tensor) const;                // the same into one that is there
   Variable input(const Shape& shape, DType dtype) const { return Variable(numbers(shape, dtype), Leaf::input); }
   Variable constant(const Shape& shape, DType dtype) const { return Variable(numbers(shape, dtype)); }
   Variable tokens(int64_t count, int64_t vocabulary) const;  // i32

@@ -11,4 +11,8 @@ namespace t6 {
 // `seconds`. On the CPU on all threads that OpenMP would take now.
 double memory_rate(Device device, double seconds = 0.3, int64_t bytes = int64_t{256} << 20);
 
+// The same for reading alone on the CPU, GB/s: what decoding is held against, which reads weights and caches and writes
+// next to nothing.
+double memory_read_rate(double seconds = 0.3, int64_t bytes = int64_t{256} << 20);
+
 }  // namespace t6

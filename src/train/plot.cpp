@@ -67,10 +67,34 @@ std::vector<CurvePoint> smooth(std::span<const CurvePoint> points, size_t reach)
 }
 
 double x_of(const CurvePoint& point, PlotAxis axis) {
+  if (axis == PlotAxis::lengths) return std::log2(static_cast<double>(point.step));
   return axis == PlotAxis::steps ? static_cast<double>(point.step) : static_cast<double>(point.tokens);
 }
 
+double y_of(const CurvePoint& point, PlotAxis axis) {
+  return axis == PlotAxis::lengths ? std::log2(point.loss) : point.loss;
+}
+
+namespace {
+
+// Of all points, with a little room.
+Range logarithmic_range(std::span<const Curve> curves, double (*of)(const CurvePoint&, PlotAxis), double room) {
+  Range range{std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()};
+  for (const Curve& curve : curves) {
+    for (const auto* points : {&curve.train, &curve.validation}) {
+      for (const CurvePoint& point : *points) {
+        const double value = of(point, PlotAxis::lengths);
+        range = {std::min(range.low, value), std::max(range.high, value)};
+      }
+    }
+  }
+  return {range.low - room, range.high + room};
+}
+
+}  // namespace
+
 Range x_range(std::span<const Curve> curves, PlotAxis axis) {
+  if (axis == PlotAxis::lengths) return logarithmic_range(curves, x_of, 0.1);
   Range range{0, 0};
   for (const Curve& curve : curves) {
     for (const auto* points : {&curve.train, &curve.validation}) {
@@ -83,6 +107,7 @@ Range x_range(std::span<const Curve> curves, PlotAxis axis) {
 }
 
 Range y_range(std::span<const Curve> curves, PlotAxis axis, const Range& x) {
+  if (axis == PlotAxis::lengths) return logarithmic_range(curves, y_of, 0.3);
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   Range all{kInfinity, -kInfinity}, late = all;
   const double start = x.high * 0.03;
@@ -129,6 +154,21 @@ Ticks ticks_of(const Range& range, int count) {
     const double shown = std::abs(value) < step * 1e-9 ? 0 : value / unit;
     ticks.labels.push_back(shown == 0 && prefix > 0 ? "0"
                                                     : fmt::format("{:.{}f}{}", shown, decimals, kPrefixes[prefix]));
+  }
+  return ticks;
+}
+
+Ticks power_ticks_of(const Range& range, int count) {
+  const double stride = std::max(1.0, std::ceil((range.high - range.low) / std::max(1, count)));
+  constexpr std::array<std::string_view, 5> kPrefixes{"", "k", "M", "B", "T"};
+  Ticks ticks;
+  for (double power = std::ceil(range.low / stride) * stride; power <= range.high; power += stride) {
+    double value = std::exp2(power);
+    size_t prefix = 0;
+    // Lengths are counted in units of 1024.
+    for (; value >= 1024 && prefix + 1 < kPrefixes.size(); value /= 1024) ++prefix;
+    ticks.values.push_back(power);
+    ticks.labels.push_back(fmt::format("{:.4g}{}", value, kPrefixes[prefix]));
   }
   return ticks;
 }

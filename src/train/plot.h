@@ -1,4 +1,5 @@
-// Loss curves of runs: as an SVG file, as a plot of characters for the terminal, and as a sparkline.
+// Loss curves of runs, and times against lengths: as an SVG file, as a plot of characters for the terminal, and as a
+// sparkline.
 #pragma once
 
 #include <cstdint>
@@ -10,9 +11,9 @@
 namespace t6::train {
 
 struct CurvePoint {
-  int64_t step;
+  int64_t step;     // or the length
   uint64_t tokens;  // trained on until here
-  double loss;      // finite
+  double loss;      // finite; or another value, positive where axes are logarithmic
 };
 
 struct Curve {
@@ -21,13 +22,15 @@ struct Curve {
   std::vector<CurvePoint> validation;
 };
 
-enum class PlotAxis { steps, tokens };
+// lengths: of caches, from 1; both axes are logarithmic to the base two then, and nothing is smoothed.
+enum class PlotAxis { steps, tokens, lengths };
 
 struct PlotOptions {
   std::string title = "Training and validation loss";
   PlotAxis x = PlotAxis::steps;
   int width = 960;   // pixels of the SVG
   int height = 540;  // more when the legend needs it
+  std::string y_name = "loss (nats a token)";
 };
 
 // The losses in `path`, a run folder or its metrics.jsonl; the label is the folder's name. Losses that are not finite,

@@ -18,7 +18,8 @@ constexpr std::array<const char*, 11> kColors{"#0072B2", "#D55E00", "#009E73", "
                                               "#4D4D4D", "#882255", "#44AA99", "#332288", "#999933"};
 constexpr double kCharacter = 6.9;  // width of one at font size 12, in pixels
 constexpr size_t kLongestLabel = 32;
-constexpr size_t kMostPoints = 1200;  // of one line: about one a pixel
+constexpr std::array<const char*, 3> kAxisNames{"step", "tokens", "cached tokens"};  // by PlotAxis
+constexpr size_t kMostPoints = 1200;                                                 // of one line: about one a pixel
 
 std::string escape(std::string_view text) {
   std::string result;
@@ -125,8 +126,8 @@ class SvgPlot {
   double py(double y) const { return bottom_ - (y - y_.low) / (y_.high - y_.low) * (bottom_ - kTop); }
 
   void draw_axes() {
-    const Ticks xs = ticks_of(x_, std::max(2, static_cast<int>((right_ - kLeft) / 90)));
-    const Ticks ys = ticks_of(y_, std::max(2, static_cast<int>((bottom_ - kTop) / 55)));
+    const Ticks xs = ticks_of(x_, std::max(2, static_cast<int>((right_ - kLeft) / 90)), options_.x);
+    const Ticks ys = ticks_of(y_, std::max(2, static_cast<int>((bottom_ - kTop) / 55)), options_.x);
     put("<g stroke=\"#e4e4e4\">\n");
     for (const double x : xs.values) put("<path d=\"M{0:.1f} {1:.1f}V{2:.1f}\"/>\n", px(x), kTop, bottom_);
     for (const double y : ys.values) put("<path d=\"M{0:.1f} {1:.1f}H{2:.1f}\"/>\n", kLeft, py(y), right_);
@@ -141,10 +142,9 @@ class SvgPlot {
           ys.labels[i]);
     }
     put("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\" font-size=\"13\">{}</text>\n", (kLeft + right_) / 2,
-        bottom_ + 42, options_.x == PlotAxis::steps ? "step" : "tokens");
-    put("<text transform=\"translate(20 {:.1f}) rotate(-90)\" text-anchor=\"middle\" font-size=\"13\">loss (nats a "
-        "token)</text>\n",
-        (kTop + bottom_) / 2);
+        bottom_ + 42, kAxisNames[static_cast<size_t>(options_.x)]);
+    put("<text transform=\"translate(20 {:.1f}) rotate(-90)\" text-anchor=\"middle\" font-size=\"13\">{}</text>\n",
+        (kTop + bottom_) / 2, escape(options_.y_name));
   }
 
   void draw_line(const std::vector<CurvePoint>& points, const char* line_color, std::string_view style) {
@@ -152,7 +152,7 @@ class SvgPlot {
     put("<path stroke=\"{}\" {} d=\"", line_color, style);
     char command = 'M';
     for (const CurvePoint& point : points) {
-      put("{}{:.1f} {:.1f}", command, px(x_of(point, options_.x)), py(point.loss));
+      put("{}{:.1f} {:.1f}", command, px(x_of(point, options_.x)), py(y_of(point, options_.x)));
       command = 'L';
     }
     put("\"/>\n");
@@ -162,10 +162,11 @@ class SvgPlot {
     draw_line(thin(smooth(curve.train, smoothing_reach(curve.train.size())), kMostPoints), line_color,
               "stroke-width=\"1.8\"");
     draw_line(thin(curve.validation, kMostPoints), line_color, "stroke-width=\"1.4\" stroke-dasharray=\"5 3\"");
-    if (curve.validation.size() > 80) return;
-    for (const CurvePoint& point : curve.validation) {
+    const std::vector<CurvePoint>& dots = options_.x == PlotAxis::lengths ? curve.train : curve.validation;
+    if (dots.size() > 80) return;
+    for (const CurvePoint& point : dots) {
       put("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"2.8\" fill=\"{}\" stroke=\"white\" stroke-width=\"0.8\"/>\n",
-          px(x_of(point, options_.x)), py(point.loss), line_color);
+          px(x_of(point, options_.x)), py(y_of(point, options_.x)), line_color);
     }
   }
 
@@ -177,7 +178,9 @@ class SvgPlot {
       put("<path d=\"M{:.1f} {:.1f}h20\" stroke=\"{}\" stroke-width=\"3\"/>\n", x, y - 4, color(i));
       put("<text x=\"{:.1f}\" y=\"{:.1f}\">{}</text>\n", x + 28, y, escape(shorten(curve.label)));
       std::string last;
-      if (!curve.train.empty()) {
+      if (options_.x == PlotAxis::lengths) {
+        last = ends_of(curve);
+      } else if (!curve.train.empty()) {
         last = fmt::format("train {:.4g}", smooth(curve.train, smoothing_reach(curve.train.size())).back().loss);
       }
       if (!curve.validation.empty()) {
@@ -185,6 +188,7 @@ class SvgPlot {
       }
       put("<text x=\"{:.1f}\" y=\"{:.1f}\" font-size=\"11\" fill=\"#777\">{}</text>\n", x + 28, y + 15, last);
     }
+    if (options_.x == PlotAxis::lengths) return;
     // What the kinds of lines mean, at the bottom of the legend.
     y = bottom_ - 20;
     put("<g stroke=\"#777\" fill=\"#777\"><path d=\"M{0:.1f} {1:.1f}h20\" stroke-width=\"1.8\"/>"
@@ -193,6 +197,11 @@ class SvgPlot {
     put("<text x=\"{0:.1f}\" y=\"{1:.1f}\" font-size=\"11\" fill=\"#777\">training{3}</text>"
         "<text x=\"{0:.1f}\" y=\"{2:.1f}\" font-size=\"11\" fill=\"#777\">validation</text>\n",
         x + 28, y, y + 18, is_smoothed() ? ", smoothed" : "");
+  }
+
+  static std::string ends_of(const Curve& curve) {
+    if (curve.train.empty()) return {};
+    return fmt::format("{:.3g} to {:.3g}", curve.train.front().loss, curve.train.back().loss);
   }
 
   bool is_smoothed() const {

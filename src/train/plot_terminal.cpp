@@ -74,7 +74,7 @@ void draw_line(Canvas& canvas, const std::vector<CurvePoint>& points, PlotAxis a
   for (size_t i = 0; i < points.size(); ++i) {
     const int to_x =
         static_cast<int>(std::lround((x_of(points[i], axis) - x.low) / (x.high - x.low) * (canvas.width() - 1)));
-    const double height = (y.high - points[i].loss) / (y.high - y.low) * (canvas.height() - 1);
+    const double height = (y.high - y_of(points[i], axis)) / (y.high - y.low) * (canvas.height() - 1);
     // Far above the frame is as good as just above it.
     const int to_y = static_cast<int>(std::lround(std::clamp(height, -1e4, 1e4)));
     const int steps = i == 0 ? 0 : std::max(std::abs(to_x - from_x), std::abs(to_y - from_y));
@@ -89,10 +89,12 @@ void draw_line(Canvas& canvas, const std::vector<CurvePoint>& points, PlotAxis a
   }
 }
 
-std::string legend_line(const Curve& curve, size_t i, bool color, bool braille, size_t width) {
+std::string legend_line(const Curve& curve, PlotAxis axis, size_t i, bool color, bool braille, size_t width) {
   const std::string mark = braille ? "⣿⣿" : std::string(2, kMarks[i % kMarks.size()]);
   std::string values;
-  if (!curve.train.empty()) {
+  if (axis == PlotAxis::lengths && !curve.train.empty()) {
+    values = fmt::format("  {:.3g} to {:.3g}", curve.train.front().loss, curve.train.back().loss);
+  } else if (!curve.train.empty()) {
     values += fmt::format("  train {:.4f}", smooth(curve.train, smoothing_reach(curve.train.size())).back().loss);
   }
   if (!curve.validation.empty()) values += fmt::format("  val {:.4f}", curve.validation.back().loss);
@@ -127,7 +129,7 @@ std::string draw_terminal(std::span<const Curve> curves, PlotAxis axis, int colu
   }
 
   std::vector<std::string> y_labels(static_cast<size_t>(plot_rows));
-  const Ticks ys = ticks_of(y, std::max(2, plot_rows / 3));
+  const Ticks ys = ticks_of(y, std::max(2, plot_rows / 3), axis);
   for (size_t i = 0; i < ys.values.size(); ++i) {
     const double row = (y.high - ys.values[i]) / (y.high - y.low) * (plot_rows - 1);
     y_labels[static_cast<size_t>(std::clamp<long>(std::lround(row), 0, plot_rows - 1))] = ys.labels[i];
@@ -140,7 +142,7 @@ std::string draw_terminal(std::span<const Curve> curves, PlotAxis axis, int colu
   }
   // Labels of x stand under their ticks and never touch.
   std::string ruler, labels(static_cast<size_t>(columns), ' ');
-  const Ticks xs = ticks_of(x, std::max(2, plot_columns / 14));
+  const Ticks xs = ticks_of(x, std::max(2, plot_columns / 14), axis);
   std::vector<bool> is_tick(static_cast<size_t>(plot_columns));
   size_t free_from = 0;
   for (size_t i = 0; i < xs.values.size(); ++i) {
@@ -156,12 +158,13 @@ std::string draw_terminal(std::span<const Curve> curves, PlotAxis axis, int colu
   }
   for (const bool tick : is_tick) ruler += tick ? (unicode ? "┬" : "+") : (unicode ? "─" : "-");
   out += fmt::format("{:{}}{}{}\n", "", kLabelWidth + 1, unicode ? "└" : "+", ruler);
-  const std::string_view name = axis == PlotAxis::steps ? "step" : "tok";
+  constexpr std::array<std::string_view, 3> kNames{"step", "tok", "cached"};
+  const std::string_view name = kNames[static_cast<size_t>(axis)];
   labels.replace(kLabelWidth - name.size(), name.size(), name);
   labels.erase(labels.find_last_not_of(' ') + 1);
   out += labels + "\n";
   for (size_t i = 0; i < curves.size(); ++i) {
-    out += legend_line(curves[i], i, color, braille, static_cast<size_t>(columns));
+    out += legend_line(curves[i], axis, i, color, braille, static_cast<size_t>(columns));
   }
   return out;
 }

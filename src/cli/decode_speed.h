@@ -1,0 +1,57 @@
+// How long a model takes for one decoded token, against how many tokens its caches hold: what t6 bench decode measures.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "train/run_config.h"
+
+namespace t6::cli {
+
+struct DecodeOptions {
+  std::vector<int64_t> lengths;  // cached tokens of each measurement, rising
+  int64_t batch = 1;             // sequences decoded together
+  int64_t steps = 16;            // measured at each length
+  int64_t warmup = 2;            // before those
+  DType precision = DType::f32;
+
+  // A measurement at `length` ends with this many tokens in the caches.
+  int64_t last_token(int64_t length) const { return length + warmup + steps; }
+};
+
+// One cache length. Times are of one step, which is one token for every sequence.
+struct DecodePoint {
+  int64_t length = 0;
+  double seconds = 0;  // median
+  double best_seconds = 0;
+  double attention_seconds = 0;  // median, in the kernels that read the caches
+  double cache_bytes = 0;        // read in a step
+  double bytes = 0;              // cache and weights
+
+  double tokens_per_second(int64_t batch) const { return static_cast<double>(batch) / seconds; }
+  double gigabytes_per_second() const { return bytes / seconds * 1e-9; }
+  double attention_gigabytes_per_second() const { return cache_bytes / attention_seconds * 1e-9; }
+};
+
+struct DecodeSpeed {
+  std::string name;  // of the config
+  std::string kind;
+  DType precision = DType::f32;
+  int64_t parameters = 0;
+  double weight_bytes = 0;           // read in a step: every parameter once
+  double cache_bytes_per_token = 0;  // what one more token of one sequence takes, all layers
+  std::vector<DecodePoint> points;
+};
+
+// Bytes that measure_decode() allocates for a model: parameters with what training keeps of them, and caches.
+double decode_memory(const ModelConfig& model, const DecodeOptions& options);
+
+// Random weights, and caches that are filled with random numbers instead of by a prompt. RoPE's tables reach as far as
+// the lengths do, whatever the model's context. `on_step` is called after every step, the warm-up's too; there are
+// lengths * (warmup + steps) of them. On the CPU.
+DecodeSpeed measure_decode(const std::string& name, const ModelConfig& model, const DecodeOptions& options,
+                           const std::function<void()>& on_step);
+
+}  // namespace t6::cli
