@@ -3,9 +3,10 @@
 #include <cmath>
 
 #include "ops/attention.h"
-#include "ops/exp2.h"
+#include "ops/attention_few_queries.h"
 #include "ops/head_rows.h"
 #include "ops/lanes.h"
+#include "ops/softmax_row.h"
 #include "ops/work_units.h"
 
 namespace t6::cpu {
@@ -13,61 +14,9 @@ namespace {
 
 constexpr int64_t kForwardRows = 96;   // queries of a tile, a multiple of kStripRows
 constexpr int64_t kForwardKeys = 256;  // keys of a block, even: scores stay in the second-level cache
-constexpr int64_t kFewQueries = 8;     // up to here (decoding) reading the keys costs all: plain loops, nothing packed
-
-template <class T>
-struct Views {
-  HeadRows<const T> q, k, v;
-  HeadRows<T> o;
-
-  explicit Views(const AttentionArgs& a)
-      : q{static_cast<const T*>(a.q), a.queries, a.heads, a.qk_width},
-        k{static_cast<const T*>(a.k), a.keys, a.kv_heads, a.qk_width},
-        v{static_cast<const T*>(a.v), a.keys, a.kv_heads, a.v_width},
-        o{static_cast<T*>(a.o), a.queries, a.heads, a.v_width} {}
-};
 
 int64_t group_of(const AttentionArgs& a, int64_t head) {
   return head / (a.heads / a.kv_heads);
-}
-
-// In registers by hand: gcc drops a simd max once the loop is inlined.
-template <class S>
-S max_of(const S* x, int64_t n) {
-  using V = Vector<S>;
-  constexpr int64_t kStep = 2 * V::kLanes;
-  S max = x[0];
-  int64_t i = 0;
-  if (n >= kStep) {
-    typename V::Type a = V::load(x), b = V::load(x + V::kLanes);
-    for (i = kStep; i + kStep <= n; i += kStep) {
-      const typename V::Type c = V::load(x + i), d = V::load(x + i + V::kLanes);
-      a = a > c ? a : c;
-      b = b > d ? b : d;
-    }
-    a = a > b ? a : b;
-    for (int64_t lane = 0; lane < V::kLanes; ++lane) max = a[lane] > max ? a[lane] : max;
-  }
-  for (; i < n; ++i) max = x[i] > max ? x[i] : max;
-  return max;
-}
-
-// x = 2^(x c - shift); returns the sum.
-template <class S>
-S exp_and_sum(S* x, int64_t n, S c, S shift) {
-  S sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; ++i) {
-    x[i] = exp2_bounded(x[i] * c - shift);
-    sum += x[i];
-  }
-  return sum;
-}
-
-template <class S>
-void scale_row(S* x, int64_t n, S factor) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) x[i] *= factor;
 }
 
 // One head's keys and values, packed, and its tiles.
@@ -169,7 +118,7 @@ class ForwardHead {
   }
 
   const AttentionArgs& a_;
-  Views<T> view_;
+  AttentionHeads<T> view_;
   int64_t b_, h_, keys_, v_ld_;
   E *k_, *v_;      // packed by blocks of keys: transposed keys, values
   E* q_;           // [rows, depth]
@@ -179,49 +128,11 @@ class ForwardHead {
   S *max_, *sum_;  // [rows]: of the raw scores, of 2^(c (score - max))
 };
 
-// One query row of one head, in plain loops.
-template <class T>
-void forward_row(const AttentionArgs& a, int64_t b, int64_t h, int64_t t, Scratch scratch) {
-  using S = Accumulate<T>;
-  const Views<T> view(a);
-  const int64_t g = group_of(a, h), n = a.offset + t + 1;
-  S* scores = scratch.take<S>(n);
-  S* out = scratch.take<S>(a.v_width);
-  const T* q = view.q.at(b, t, h);
-  for (int64_t j = 0; j < n; ++j) {
-    const T* k = view.k.at(b, j, g);
-    S dot = 0;
-#pragma omp simd reduction(+ : dot)
-    for (int64_t d = 0; d < a.qk_width; ++d) dot += static_cast<S>(q[d]) * static_cast<S>(k[d]);
-    scores[j] = dot;
-  }
-  const S c = static_cast<S>(a.scale * kLog2e), max = max_of(scores, n), sum = exp_and_sum(scores, n, c, max * c);
-  std::fill_n(out, a.v_width, S(0));
-  for (int64_t j = 0; j < n; ++j) {
-    const T* v = view.v.at(b, j, g);
-#pragma omp simd
-    for (int64_t d = 0; d < a.v_width; ++d) out[d] += scores[j] * static_cast<S>(v[d]);
-  }
-  scale_row(out, a.v_width, S(1) / sum);
-  narrow(out, view.o.at(b, t, h), a.v_width);
-  if (a.lse != nullptr) {
-    static_cast<S*>(a.lse)[(b * a.heads + h) * a.queries + t] = max * static_cast<S>(a.scale) + std::log(sum);
-  }
-}
-
 }  // namespace
 
 void attention(const AttentionArgs& a) {
+  if (a.queries <= kFewQueries) return attention_few_queries(a);
   dispatch_float(a.dtype, [&]<class T>(T) {
-    using S = Accumulate<T>;
-    if (a.queries <= kFewQueries) {
-      const int64_t bytes = Scratch::bytes<S>(a.offset + a.queries) + Scratch::bytes<S>(a.v_width);
-      for_each_unit(a.batch * a.heads * a.queries, bytes, [&](int64_t unit, Scratch scratch) {
-        const int64_t bh = unit / a.queries;
-        forward_row<T>(a, bh / a.heads, bh % a.heads, unit % a.queries, scratch);
-      });
-      return;
-    }
     // A head's tiles are shared out only where there are fewer heads than threads could use: each share packs the keys.
     const int64_t tiles = (a.queries + kForwardRows - 1) / kForwardRows, heads = a.batch * a.heads;
     const int64_t shares = std::clamp<int64_t>(4 * omp_get_max_threads() / std::max<int64_t>(heads, 1), 1, tiles);

@@ -3,56 +3,34 @@
 #include <algorithm>
 #include <limits>
 
-#include "ops/exp2.h"
+#include "ops/attention_few_queries.h"
 #include "ops/kernel.h"
-#include "ops/narrow.h"
-#include "ops/vector.h"
+#include "ops/lanes.h"
+#include "ops/softmax_row.h"
 #include "ops/work_units.h"
 
 namespace t6 {
 namespace cpu {
 namespace {
 
-constexpr int64_t kSplitRows = 1024;  // cache rows of a unit of work
-constexpr int64_t kBlockRows = 32;    // cache rows of one step of the running softmax
-constexpr int64_t kTogether = 4;      // rows or heads whose sums stay in registers together
+constexpr int64_t kBlockRows = 32;  // cache rows of one step of the running softmax
 
-// y[r][h] = sum_d x[r][d] q[d][h] for `rows` rows of x [rows, width]; q [width, lanes], y [rows, lanes].
-template <class S>
-void dots(const S* x, const S* q, S* y, int64_t rows, int64_t width, int64_t lanes) {
-  using V = Vector<S>;
-  for (int64_t h = 0; h < lanes; h += V::kLanes) {
-    int64_t r = 0;
-    for (; r + kTogether <= rows; r += kTogether) {
-      typename V::Type sums[kTogether] = {};
-      for (int64_t d = 0; d < width; ++d) {
-        const typename V::Type row = V::load(q + d * lanes + h);
-        for (int64_t i = 0; i < kTogether; ++i) sums[i] += row * x[(r + i) * width + d];
-      }
-      for (int64_t i = 0; i < kTogether; ++i) V::store(y + (r + i) * lanes + h, sums[i]);
-    }
-    for (; r < rows; ++r) {
-      typename V::Type sum = {};
-      for (int64_t d = 0; d < width; ++d) sum += V::load(q + d * lanes + h) * x[r * width + d];
-      V::store(y + r * lanes + h, sum);
-    }
+// y[s][h] = x[h][s] for a head factor [heads, rank] of one row, zeros from heads to lanes.
+template <int R, class T>
+void head_factors_of(const T* x, int64_t heads, Accumulate<T>* y, int64_t lanes) {
+  for (int s = 0; s < R; ++s) {
+#pragma omp simd
+    for (int64_t h = 0; h < heads; ++h) y[s * lanes + h] = static_cast<Accumulate<T>>(x[h * R + s]);
+    std::fill(y + s * lanes + heads, y + (s + 1) * lanes, Accumulate<T>(0));
   }
 }
-
-// o[h][d] += sum_r w[r][h] x[r][d]; x [rows, stride], w [rows, lanes], o [lanes, stride]; whole registers of both.
-template <class S>
-void weighted_sums(const S* w, const S* x, S* o, int64_t rows, int64_t stride, int64_t lanes) {
-  using V = Vector<S>;
-  for (int64_t d = 0; d < stride; d += V::kLanes) {
-    for (int64_t h = 0; h < lanes; h += kTogether) {
-      typename V::Type sums[kTogether];
-      for (int64_t i = 0; i < kTogether; ++i) sums[i] = V::load(o + (h + i) * stride + d);
-      for (int64_t r = 0; r < rows; ++r) {
-        const typename V::Type row = V::load(x + r * stride + d);
-        for (int64_t i = 0; i < kTogether; ++i) sums[i] += row * w[r * lanes + h + i];
-      }
-      for (int64_t i = 0; i < kTogether; ++i) V::store(o + (h + i) * stride + d, sums[i]);
-    }
+template <class T>
+void head_factors(const T* x, int64_t heads, int64_t rank, Accumulate<T>* y, int64_t lanes) {
+  if (rank == 1) return head_factors_of<1>(x, heads, y, lanes);  // a known stride makes vectors of the loop
+  if (rank == 2) return head_factors_of<2>(x, heads, y, lanes);
+  for (int64_t s = 0; s < rank; ++s) {
+    for (int64_t h = 0; h < heads; ++h) y[s * lanes + h] = static_cast<Accumulate<T>>(x[h * rank + s]);
+    std::fill(y + s * lanes + heads, y + (s + 1) * lanes, Accumulate<T>(0));
   }
 }
 
@@ -77,26 +55,28 @@ struct Partial {
 template <class T>
 class Split {
   using S = Accumulate<T>;
+  using E = LaneElement<T>;
 
  public:
   Split(const FactorDecodeArgs& a, Scratch scratch) : a_(a), padded_(a), lanes_(padded_.lanes) {
-    q_ = scratch.take<S>(a.width * lanes_);
-    factors_ = scratch.take<S>(kBlockRows * std::max(a.rank_k * a.width, a.rank_v * padded_.v_stride));
-    weights_ = scratch.take<S>(kBlockRows * std::max(a.rank_k, a.rank_v) * lanes_);
+    q_ = scratch.take<E>(packed_size<T>(a.width, a.heads));
+    packed_ = scratch.take<E>(packed_numbers(a));
+    weights_ = scratch.take<S>(weight_rows(a) * lanes_);
+    p_ = std::is_same_v<E, S> ? reinterpret_cast<E*>(weights_) : scratch.take<E>(weight_rows(a) * lanes_);
     scores_ = scratch.take<S>(kBlockRows * lanes_);
-    heads_ = scratch.take<S>(lanes_);
+    heads_ = scratch.take<S>(std::max(a.rank_k, a.rank_v) * lanes_);
   }
   static int64_t bytes(const FactorDecodeArgs& a) {
-    const Padded<S> p(a);
-    return Scratch::bytes<S>(a.width * p.lanes) +
-           Scratch::bytes<S>(kBlockRows * std::max(a.rank_k * a.width, a.rank_v * p.v_stride)) +
-           Scratch::bytes<S>(kBlockRows * std::max(a.rank_k, a.rank_v) * p.lanes) +
-           Scratch::bytes<S>(kBlockRows * p.lanes) + Scratch::bytes<S>(p.lanes);
+    const int64_t lanes = Padded<S>(a).lanes;
+    return Scratch::bytes<E>(packed_size<T>(a.width, a.heads)) + Scratch::bytes<E>(packed_numbers(a)) +
+           Scratch::bytes<S>(weight_rows(a) * lanes) + Scratch::bytes<E>(weight_rows(a) * lanes) +
+           Scratch::bytes<S>(kBlockRows * lanes) + Scratch::bytes<S>(std::max(a.rank_k, a.rank_v) * lanes);
   }
 
   // Cache rows [begin, end) for query t of batch row b.
   void run(int64_t b, int64_t t, int64_t begin, int64_t end, const Partial<S>& partial) {
-    read_query(b, t);
+    const T* q = static_cast<const T*>(a_.q) + (b * a_.queries + t) * a_.heads * a_.width;
+    pack_transposed(q, a_.width, a_.width, a_.heads, q_);
     std::fill_n(partial.max, lanes_, -std::numeric_limits<S>::infinity());
     std::fill_n(partial.sum, lanes_, S(0));
     std::fill_n(partial.out, lanes_ * padded_.v_stride, S(0));
@@ -109,96 +89,101 @@ class Split {
   }
 
  private:
-  // q_[d][h] = q[h][d] log2(e) scale / R_K
-  void read_query(int64_t b, int64_t t) {
-    const T* q = static_cast<const T*>(a_.q) + (b * a_.queries + t) * a_.heads * a_.width;
-    const S factor = static_cast<S>(a_.scale * kLog2e / static_cast<double>(a_.rank_k));
-    std::fill_n(q_, a_.width * lanes_, S(0));
-    for (int64_t h = 0; h < a_.heads; ++h) {
-      for (int64_t d = 0; d < a_.width; ++d) q_[d * lanes_ + h] = static_cast<S>(q[h * a_.width + d]) * factor;
-    }
+  // One more than a block has: the second of a last pair.
+  static int64_t weight_rows(const FactorDecodeArgs& a) { return kBlockRows * std::max(a.rank_k, a.rank_v) + 1; }
+  static int64_t packed_numbers(const FactorDecodeArgs& a) {
+    return std::max(kBlockRows * a.rank_k * depth_of<T>(a.width), packed_size<T>(kBlockRows * a.rank_v, a.v_width));
   }
 
-  // heads_[h] = a[row][h][s] of a factor [batch * capacity, heads, rank]
-  const S* head_factors(const void* a, int64_t row, int64_t rank, int64_t s) {
-    const T* from = static_cast<const T*>(a) + row * a_.heads * rank + s;
-    for (int64_t h = 0; h < a_.heads; ++h) heads_[h] = static_cast<S>(from[h * rank]);
-    std::fill(heads_ + a_.heads, heads_ + lanes_, S(0));
-    return heads_;
-  }
-
-  // factors_ [rows * rank, stride] = rows of a factor [batch * capacity, rank, width], zeros behind width.
-  void read_token_factors(const void* factor, int64_t row, int64_t count, int64_t width, int64_t stride) {
-    const T* from = static_cast<const T*>(factor) + row * width;
-    for (int64_t r = 0; r < count; ++r) {
-#pragma omp simd
-      for (int64_t d = 0; d < width; ++d) factors_[r * stride + d] = static_cast<S>(from[r * width + d]);
-      std::fill(factors_ + r * stride + width, factors_ + (r + 1) * stride, S(0));
-    }
-  }
-
+  // scores_[r][h] = log2(e) scale / R_K sum_s a_k[r][h][s] (q[h] . b_k[r][s]); token factors are multiplied in place
+  // where a row is a whole number of elements.
   void score(int64_t at, int64_t rows) {
-    read_token_factors(a_.b_k, at * a_.rank_k, rows * a_.rank_k, a_.width, a_.width);
-    dots(factors_, q_, weights_, rows * a_.rank_k, a_.width, lanes_);
-    for (int64_t r = 0; r < rows; ++r) {
+    const int64_t count = rows * a_.rank_k, depth = depth_of<T>(a_.width);
+    const T* b = static_cast<const T*>(a_.b_k) + at * a_.rank_k * a_.width;
+    Operand<T> factors{packed_, depth, 1};
+    if (kElementsInPlace<T> && a_.width % Lanes<T>::kPerElement == 0 &&
+        reinterpret_cast<uintptr_t>(b) % sizeof(E) == 0) {
+      factors.data = reinterpret_cast<const E*>(b);
+    } else {
+      pack_rows(b, a_.width, count, a_.width, packed_);
+    }
+    multiply<T>(factors, q_, weights_, lanes_, count, a_.heads, depth, false, [&](int64_t, int64_t) {
+      return Part{0, a_.heads, 0, depth};
+    });
+    const S c = static_cast<S>(a_.scale * kLog2e / static_cast<double>(a_.rank_k));
+    const T* a = static_cast<const T*>(a_.a_k) + at * a_.heads * a_.rank_k;
+    for (int64_t r = 0; r < rows; ++r, a += a_.heads * a_.rank_k) {
       S* scores = scores_ + r * lanes_;
+      head_factors(a, a_.heads, a_.rank_k, heads_, lanes_);
       std::fill_n(scores, lanes_, S(0));
       for (int64_t s = 0; s < a_.rank_k; ++s) {
-        const S* a = head_factors(a_.a_k, at + r, a_.rank_k, s);
         const S* dot = weights_ + (r * a_.rank_k + s) * lanes_;
 #pragma omp simd
-        for (int64_t h = 0; h < lanes_; ++h) scores[h] += a[h] * dot[h];
+        for (int64_t h = 0; h < lanes_; ++h) scores[h] += c * heads_[s * lanes_ + h] * dot[h];
       }
     }
   }
 
   // Scores become probabilities against the maximum so far; what was summed before is brought to it.
   void softmax(int64_t rows, const Partial<S>& partial) {
-    S* correction = heads_;
-    for (int64_t h = 0; h < lanes_; ++h) {
-      S max = partial.max[h];
-      for (int64_t r = 0; r < rows; ++r) max = std::max(max, scores_[r * lanes_ + h]);
-      correction[h] = exp2_bounded(partial.max[h] - max);
-      partial.max[h] = max;
-    }
+    S *highest = heads_, *sum = partial.sum;
+    std::copy_n(partial.max, lanes_, highest);
+    for (int64_t r = 0; r < rows; ++r) {
+      const S* scores = scores_ + r * lanes_;
 #pragma omp simd
-    for (int64_t h = 0; h < lanes_; ++h) partial.sum[h] *= correction[h];
+      for (int64_t h = 0; h < lanes_; ++h) highest[h] = scores[h] > highest[h] ? scores[h] : highest[h];
+    }
+    for (int64_t h = 0; h < lanes_; ++h) {
+      const S correction = exp2_bounded(partial.max[h] - highest[h]);
+      partial.max[h] = highest[h];
+      sum[h] *= correction;
+      if (correction != S(1)) scale_row(partial.out + h * padded_.v_stride, padded_.v_stride, correction);
+    }
     for (int64_t r = 0; r < rows; ++r) {
       S* scores = scores_ + r * lanes_;
 #pragma omp simd
       for (int64_t h = 0; h < lanes_; ++h) {
-        scores[h] = exp2_bounded(scores[h] - partial.max[h]);
-        partial.sum[h] += scores[h];
+        scores[h] = exp2_bounded(scores[h] - highest[h]);
+        sum[h] += scores[h];
       }
-    }
-    for (int64_t h = 0; h < lanes_; ++h) {
-      S* out = partial.out + h * padded_.v_stride;
-#pragma omp simd
-      for (int64_t d = 0; d < padded_.v_stride; ++d) out[d] *= correction[h];
     }
   }
 
+  // out[h] += sum over rows and s of (p a_v[h][s]) b_v[s]
   void add_values(int64_t at, int64_t rows, const Partial<S>& partial) {
-    for (int64_t r = 0; r < rows; ++r) {
+    const int64_t count = rows * a_.rank_v, depth = depth_of<T>(count);
+    const T* a = static_cast<const T*>(a_.a_v) + at * a_.heads * a_.rank_v;
+    for (int64_t r = 0; r < rows; ++r, a += a_.heads * a_.rank_v) {
+      head_factors(a, a_.heads, a_.rank_v, heads_, lanes_);
       for (int64_t s = 0; s < a_.rank_v; ++s) {
-        const S* a = head_factors(a_.a_v, at + r, a_.rank_v, s);
         S* w = weights_ + (r * a_.rank_v + s) * lanes_;
 #pragma omp simd
-        for (int64_t h = 0; h < lanes_; ++h) w[h] = scores_[r * lanes_ + h] * a[h];
+        for (int64_t h = 0; h < lanes_; ++h) w[h] = scores_[r * lanes_ + h] * heads_[s * lanes_ + h];
       }
     }
-    read_token_factors(a_.b_v, at * a_.rank_v, rows * a_.rank_v, a_.v_width, padded_.v_stride);
-    weighted_sums(weights_, factors_, partial.out, rows * a_.rank_v, padded_.v_stride, lanes_);
+    if constexpr (!std::is_same_v<E, S>) {
+      if (count % 2 != 0) std::fill_n(weights_ + count * lanes_, lanes_, S(0));
+      for (int64_t i = 0; i < count; i += 2) {
+        pair_rows(weights_ + i * lanes_, weights_ + (i + 1) * lanes_, p_ + i / 2 * lanes_, lanes_);
+      }
+    }
+    const T* b = static_cast<const T*>(a_.b_v) + at * a_.rank_v * a_.v_width;
+    pack_columns(b, a_.v_width, count, a_.v_width, packed_);
+    multiply<T>({p_, 1, lanes_}, packed_, partial.out, padded_.v_stride, a_.heads, a_.v_width, depth, true,
+                [&](int64_t, int64_t) {
+                  return Part{0, a_.v_width, 0, depth};
+                });
   }
 
   const FactorDecodeArgs& a_;
   Padded<S> padded_;
   int64_t lanes_;
-  S* q_;        // [width, lanes]
-  S* factors_;  // a block of b_k or b_v
-  S* weights_;  // [block rows * rank, lanes]
+  E* q_;        // packed [width, heads]
+  E* packed_;   // a block of b_k where it is not multiplied in place; one of b_v
+  S* weights_;  // [block rows * rank + 1, lanes]
+  E* p_;        // the same as elements
   S* scores_;   // [block rows, lanes]
-  S* heads_;    // [lanes]
+  S* heads_;    // [rank, lanes]
 };
 
 // o[h] = sum over splits of their sums, brought to one maximum, over R_V times the whole sum.
@@ -233,21 +218,26 @@ void combine(const FactorDecodeArgs& a, const Accumulate<T>* partials, int64_t s
 void factor_decode(const FactorDecodeArgs& a) {
   const int64_t queries = a.batch * a.queries;
   if (queries == 0) return;
-  const int64_t longest = *std::max_element(a.lengths, a.lengths + a.batch);
-  const int64_t splits = (longest + kSplitRows - 1) / kSplitRows;
+  int64_t most = 0;
+  const auto splits_of = [&](int64_t b) {
+    return (a.lengths[b] + decode_split(a.lengths[b]) - 1) / decode_split(a.lengths[b]);
+  };
+  for (int64_t b = 0; b < a.batch; ++b) most = std::max(most, splits_of(b));
   dispatch_float(a.dtype, [&]<class T>(T) {
     using S = Accumulate<T>;
     const Padded<S> padded(a);
-    const auto storage = Storage::allocate(static_cast<size_t>(queries * splits * padded.partial()) * sizeof(S), kCpu);
+    const auto storage = Storage::allocate(static_cast<size_t>(queries * most * padded.partial()) * sizeof(S), kCpu);
     S* partials = reinterpret_cast<S*>(storage->data());
-    for_each_unit(queries * splits, Split<T>::bytes(a), [&](int64_t unit, Scratch scratch) {
-      const int64_t query = unit / splits, b = query / a.queries, t = query % a.queries;
-      const int64_t seen = a.lengths[b] - a.queries + t + 1, begin = unit % splits * kSplitRows;
+    for_each_unit(queries * most, Split<T>::bytes(a), [&](int64_t unit, Scratch scratch) {
+      const int64_t query = unit / most, b = query / a.queries, t = query % a.queries;
+      if (unit % most >= splits_of(b)) return;
+      const int64_t seen = a.lengths[b] - a.queries + t + 1, split = decode_split(a.lengths[b]);
+      const int64_t begin = unit % most * split;
       Split<T>(a, scratch)
-          .run(b, t, begin, std::min(begin + kSplitRows, seen), Partial<S>(partials + unit * padded.partial(), padded));
+          .run(b, t, begin, std::min(begin + split, seen), Partial<S>(partials + unit * padded.partial(), padded));
     });
     for_each_unit(queries, Scratch::bytes<S>(a.v_width), [&](int64_t query, Scratch scratch) {
-      combine<T>(a, partials + query * splits * padded.partial(), splits, query, scratch);
+      combine<T>(a, partials + query * most * padded.partial(), splits_of(query / a.queries), query, scratch);
     });
   });
 }

@@ -4,8 +4,8 @@
 //   score[h, m] = (scale / R_K) sum_s a_k[m, h, s] (q[h] . b_k[m, s])
 //   o[h]        = (1 / R_V) sum_m softmax(score[h])[m] sum_s a_v[m, h, s] b_v[m, s]
 //
-// FlashTPA decoding of "Tensor Product Attention Is All You Need", appendix. Everything is computed in the accumulate
-// type; results do not depend on the thread count.
+// FlashTPA decoding of "Tensor Product Attention Is All You Need", appendix. Sums and the softmax are in the accumulate
+// type, in bf16 mode the factors of products bf16; results do not depend on the thread count nor on other batch rows.
 #pragma once
 
 #include "ops/factor_contraction.h"

@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "ops/few_rows.h"
 #include "ops/kernel.h"
 #include "tensor/parallel.h"
 #include "tensor/storage.h"
@@ -270,6 +271,8 @@ void matmul(const MatmulArgs& args) {
   if (args.m == 0 || args.n == 0) return;
   if (args.k == 0) {
     if (!args.accumulate) set_zero(args);
+  } else if (takes_few_rows(args)) {
+    matmul_few_rows(args);
   } else if (args.in_dtype == DType::f64) {
     matmul_f64(args);
   } else if (args.in_dtype == DType::f32) {

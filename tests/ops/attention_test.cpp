@@ -267,6 +267,62 @@ TEST(AttentionDecode, SeesTheCacheUpToItsOwnRow) {
   }
 }
 
+// Every way of sharing keys, widths of many or few registers and parts of one, and caches of many splits.
+TEST(AttentionDecode, AgreesWithLoopsForEveryGrouping) {
+  struct Heads {
+    int64_t heads, groups, qk, v;
+  };
+  for (const Heads& h : {Heads{12, 12, 64, 64}, Heads{3, 1, 7, 9}, Heads{23, 1, 64, 64}, Heads{22, 2, 64, 64},
+                         Heads{13, 1, 288, 288}, Heads{70, 1, 17, 5}, Heads{8, 2, 33, 40}}) {
+    for (const int64_t offset : {0, 64, 2100}) {
+      const Sizes s{.batch = 2,
+                    .queries = 3,
+                    .heads = h.heads,
+                    .groups = h.groups,
+                    .qk = h.qk,
+                    .v = h.v,
+                    .keys = offset + 8,
+                    .offset = offset};
+      const Values q = random_values(s.q_shape().numel(), 0), k = random_values(s.k_shape().numel(), 1),
+                   v = random_values(s.v_shape().numel(), 2);
+      const Values expected = reference(s, 0.2, q, k, v);
+      for (const auto& [dtype, bound] :
+           {std::pair(DType::f64, 1e-13), std::pair(DType::f32, 3e-6), std::pair(DType::bf16, 1.5e-2)}) {
+        const Device device = device_for(dtype);
+        const auto there = [&](const Shape& shape, const Values& values) {
+          return Tensor::from<double>(shape, values).to(dtype).to(device);
+        };
+        memory::set_poison(true);
+        const Tensor o =
+            attention_decode(there(s.q_shape(), q), there(s.k_shape(), k), there(s.v_shape(), v), offset, 0.2);
+        EXPECT_NO_THROW(memory::check_guards());
+        memory::set_poison(false);
+        EXPECT_LE(relative_error(o.to_doubles(), expected), bound)
+            << h.heads << "/" << h.groups << " " << h.qk << " " << offset << " " << name_of(dtype);
+      }
+    }
+  }
+}
+
+TEST(AttentionDecode, BitsDependOnTheirSequenceAlone) {
+  for (const int64_t groups : {12, 1}) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      const Sizes s{
+          .batch = 3, .queries = 1, .heads = 12, .groups = groups, .qk = 64, .v = 64, .keys = 900, .offset = 880};
+      const Tensor q = Tensor::from<double>(s.q_shape(), random_values(s.q_shape().numel(), 0)).to(dtype);
+      const Tensor k = Tensor::from<double>(s.k_shape(), random_values(s.k_shape().numel(), 1)).to(dtype);
+      const Tensor v = Tensor::from<double>(s.v_shape(), random_values(s.v_shape().numel(), 2)).to(dtype);
+      const auto all = [&] { return attention_decode(q, k, v, s.offset, 0.125).to_doubles(); };
+      const auto last = [&] {
+        return attention_decode(q.rows(2, 1), k.rows(2, 1), v.rows(2, 1), s.offset, 0.125).to_doubles();
+      };
+      const Values expected = test::with_threads(1, all);
+      EXPECT_EQ(test::with_threads(5, all), expected);
+      EXPECT_EQ(test::with_threads(2, last), Values(expected.end() - 12 * 64, expected.end()));
+    }
+  }
+}
+
 TEST(Attention, RejectsShapesThatDoNotFit) {
   auto zeros = [](const Shape& shape) { return Variable(Tensor::zeros(shape, DType::f32)); };
   EXPECT_THROW(attention(zeros({1, 4, 3, 8}), zeros({1, 4, 2, 8}), zeros({1, 4, 2, 8}), 1.0), Error);

@@ -8,6 +8,7 @@
 #include "ops/linear.h"
 #include "ops/matmul.h"
 #include "ops/rms_norm.h"
+#include "tensor/parallel.h"
 
 namespace t6 {
 namespace {
@@ -40,6 +41,15 @@ class LatentAttention : public Attention {
     return split_columns(a_.forward(n), {q_rank_, latent_, rope_});
   }
   Variable queries(const Variable& code) const;  // [rows, H (nope + rope)], not turned
+
+  // f(head) for every head. Products of a few rows are too small for a team of threads each, so heads are shared out.
+  template <class F>
+  void for_heads(int64_t rows, Device device, F&& f) const {
+    constexpr int64_t kFewRows = 8;
+    parallel_for(heads_, device.is_cpu() && rows <= kFewRows ? 1 : heads_, [&](int64_t begin, int64_t end) {
+      for (int64_t h = begin; h < end; ++h) f(h);
+    });
+  }
 
   int64_t heads_, nope_, rope_, q_rank_, latent_;
   Linear a_;
@@ -127,7 +137,7 @@ Tensor LatentAttention::decode(const Tensor& n, const AttentionContext& c, Layer
   const Tensor latent_q = Tensor::empty({c.batch, c.tokens, heads_, record}, dtype, n.device());
   const Tensor latent_o = Tensor::empty({rows, heads_ * nope_}, dtype, n.device());
   const Tensor w = kv_b_->variable().value();
-  for (int64_t h = 0; h < heads_; ++h) {
+  for_heads(rows, n.device(), [&](int64_t h) {
     matmul(n.device(), {.a = at(q, h * head),
                         .b = at(w, h * 2 * nope_ * latent_),
                         .c = at(latent_q, h * record),
@@ -139,7 +149,7 @@ Tensor LatentAttention::decode(const Tensor& n, const AttentionContext& c, Layer
                         .ldc = heads_ * record,
                         .in_dtype = dtype,
                         .out_dtype = dtype});
-  }
+  });
   HeadCopyArgs turned;
   turned.rows = rows;
   turned.dtype = dtype;
@@ -155,7 +165,7 @@ Tensor LatentAttention::decode(const Tensor& n, const AttentionContext& c, Layer
   const Tensor latent = cache.slot(0);
   const Tensor mixed = attention_decode(latent_q, latent.view({c.batch, cache.capacity(), 1, record}),
                                         latent.view({c.batch, cache.capacity(), 1, record}), c.position, scale());
-  for (int64_t h = 0; h < heads_; ++h) {
+  for_heads(rows, n.device(), [&](int64_t h) {
     matmul(n.device(), {.a = at(mixed, h * record),
                         .b = at(w, (2 * h + 1) * nope_ * latent_),
                         .c = at(latent_o, h * nope_),
@@ -168,7 +178,7 @@ Tensor LatentAttention::decode(const Tensor& n, const AttentionContext& c, Layer
                         .transpose_b = true,
                         .in_dtype = dtype,
                         .out_dtype = dtype});
-  }
+  });
   return out_.forward(Variable(latent_o)).value();
 }
 
