@@ -14,6 +14,8 @@ namespace {
 constexpr int64_t kOneThreadNumbers = int64_t{1} << 15;
 // What a thread takes at a time: small enough that a thread which lost its processor for a while is helped by the others.
 constexpr int64_t kShareBytes = int64_t{1} << 16;
+// How far ahead of its use memory is asked for, beyond what the processor does by itself.
+constexpr int64_t kAheadBytes = 2048;
 
 // Calls f(begin, end) for shares of [0, n), on all threads as they come free; `step` is a multiple of what f likes.
 template <class F>
@@ -39,6 +41,11 @@ inline void dots(const float* a, int64_t depth, const T* b, int64_t ldb, int64_t
     }
 #pragma GCC unroll 4
     for (int j = 0; j < N; ++j) {
+      if constexpr (N == 1) {
+        for (size_t line = 0; line < W::kNumbers * sizeof(T); line += 64) {
+          __builtin_prefetch(reinterpret_cast<const char*>(b + at) + kAheadBytes + line);
+        }
+      }
       const W block = load(b + j * ldb + at);
 #pragma GCC unroll 4
       for (int i = 0; i < M; ++i) {
@@ -61,11 +68,12 @@ inline void dots(const float* a, int64_t depth, const T* b, int64_t ldb, int64_t
   }
 }
 
-// C = A B^T: rows of B are read side by side, so that loads of several lie in flight.
+// C = A B^T. One row of A is bound by memory, which is fastest read in its order; several by arithmetic, where two rows of
+// B share what was loaded of A.
 template <class T, class Out, int M>
 void times_transposed(const MatmulArgs& args) {
   using W = WideBlock<T>;
-  constexpr int N = M <= 2 ? 4 : 2;
+  constexpr int N = M == 1 ? 1 : 2;
   const int64_t depth = W::padded(args.k), ldb = args.ldb, ldc = args.ldc;
   const auto storage = Storage::allocate(static_cast<size_t>(M * depth) * sizeof(float), kCpu);
   float* a = reinterpret_cast<float*>(storage->data());

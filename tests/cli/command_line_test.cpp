@@ -87,6 +87,7 @@ TEST_F(CommandLine, EveryHelpNamesItsOptionsAndHasAnExample) {
       {"bench"},
       {"bench", "train"},
       {"bench", "ops"},
+      {"bench", "decode"},
       {"bench", "tokenizer"},
       {"bench", "matmul"},
       {"plan"},

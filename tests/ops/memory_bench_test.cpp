@@ -16,5 +16,12 @@ TEST(MemoryBench, GivesARateOfEitherDevice) {
   EXPECT_THROW(memory_rate(test::test_device(), 0.01, 3), Error);
 }
 
+TEST(MemoryBench, GivesARateOfReading) {
+  const double rate = memory_read_rate(0.01, 1 << 20);
+  EXPECT_GT(rate, 0.001);
+  EXPECT_LT(rate, 1e6);
+  EXPECT_THROW(memory_read_rate(0.01, 1000), Error);
+}
+
 }  // namespace
 }  // namespace t6

@@ -264,6 +264,42 @@ TEST(PlotTerminal, DrawsALine) {
             "          ** run  train 0.0000\n");
 }
 
+// Time against length: each doubling of either is as far on its axis.
+TEST(PlotLengths, AxesAreLogarithmic) {
+  Curve curve{"tpa", {}, {}};
+  for (int64_t length = 256; length <= 32768; length *= 2) {
+    curve.train.push_back({length, 0, 0.5 * static_cast<double>(length) / 256});
+  }
+  const std::vector<Curve> curves{curve};
+  const Range x = x_range(curves, PlotAxis::lengths), y = y_range(curves, PlotAxis::lengths, x);
+  EXPECT_NEAR(x.low, 7.9, 1e-9);
+  EXPECT_NEAR(x.high, 15.1, 1e-9);
+  EXPECT_NEAR(y.low, -1.3, 1e-9);
+  EXPECT_NEAR(y.high, 6.3, 1e-9);
+  EXPECT_EQ(power_ticks_of(x, 20).labels,
+            (std::vector<std::string>{"256", "512", "1k", "2k", "4k", "8k", "16k", "32k"}));
+  EXPECT_EQ(power_ticks_of(x, 4).labels, (std::vector<std::string>{"256", "1k", "4k", "16k"}));
+  EXPECT_EQ(power_ticks_of({-2.5, 0.5}, 9).labels, (std::vector<std::string>{"0.25", "0.5", "1"}));
+
+  const std::string svg = draw_svg(curves, {.title = "Time", .x = PlotAxis::lengths, .y_name = "ms <a token>"});
+  EXPECT_EQ(count(svg, "<circle"), 8);
+  EXPECT_EQ(count(svg, "ms &lt;a token&gt;"), 1);
+  EXPECT_EQ(count(svg, ">cached tokens<"), 1);
+  EXPECT_EQ(count(svg, ">0.5 to 64<"), 1);
+  EXPECT_EQ(count(svg, "training"), 0);
+  // On logarithmic axes this is a straight line from corner to corner.
+  const std::string text = draw_terminal(curves, PlotAxis::lengths, 70, 22, false, false);
+  std::vector<size_t> ends;
+  for (size_t at = 0; at < text.size();) {
+    const std::string line = text.substr(at, text.find('\n', at) - at);
+    if (const size_t mark = line.rfind('*'); mark != std::string::npos && ends.size() < 17) ends.push_back(mark);
+    at += line.size() + 1;
+  }
+  ASSERT_GE(ends.size(), 16U);
+  for (size_t i = 1; i < 16; ++i) EXPECT_NEAR(static_cast<double>(ends[i - 1] - ends[i]), 3, 1.5) << text;
+  EXPECT_NE(text.find("cached"), std::string::npos);
+}
+
 TEST(PlotSparkline, ScalesFromLowToHigh) {
   const std::vector<double> falling{8, 7, 6, 5, 4, 3, 2, 1};
   EXPECT_EQ(sparkline(falling, 8, true), "█▇▆▅▄▃▂▁");
