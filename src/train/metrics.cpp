@@ -87,6 +87,7 @@ std::string console_line(const StepMetrics& m) {
     line += *m.grad_norm > 0 && *m.grad_norm < 0.01 ? fmt::format(" | gnorm {:.1e}", *m.grad_norm)
                                                     : fmt::format(" | gnorm {:.2f}", *m.grad_norm);
   }
+  if (m.skipped) line += " | skipped";
   if (m.step_ms > 0) line += " | " + step_time(m.step_ms);
   if (m.tokens_per_second) line += fmt::format(" | {} tok/s", format_count(std::round(*m.tokens_per_second)));
   if (m.mfu) line += fmt::format(" | mfu {:.1f}%", *m.mfu * 100);
@@ -158,6 +159,8 @@ void MetricsWriter::train(const StepMetrics& m) {
   put(line, "clip", m.clip);
   line["tokens"] = m.tokens_seen;
   if (!m.data_hash.empty()) line["data_hash"] = m.data_hash;
+  if (m.spike) line["spike"] = true;
+  if (m.skipped) line["skipped"] = true;
   write(metrics_, line);
 
   Json timing = line_of("train", m.step);

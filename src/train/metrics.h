@@ -11,6 +11,7 @@
 //   {"kind":"train","step":1200,"ms":512.1,"tokens_per_second":959000.0,"mfu":0.412,"memory":33500000000,"time":1.7e9}
 //   {"kind":"validation","step":1200,"ms":…,"time":…}
 //   {"kind":"process","step":1200,"event":"checkpoint","time":…}
+// A step whose loss or norm leapt has also "spike":true, one that was not applied "skipped":true; its clip is null.
 // A number that is not finite is null. Steps are counted from 1: "step N" is the state after N updates.
 #pragma once
 
@@ -38,6 +39,8 @@ struct StepMetrics {
   std::optional<double> clip;       // factor the gradients were multiplied with, 1 when not clipped
   uint64_t tokens_seen = 0;         // by all ranks since step 0
   std::string data_hash;            // running hash of the tokens consumed; empty when not computed
+  bool spike = false;               // loss or norm leapt or were not finite
+  bool skipped = false;             // the step was not applied
   // Of the clock and the machine.
   double step_ms = 0;
   std::optional<double> tokens_per_second;  // all ranks

@@ -18,6 +18,7 @@
 #include "data/sampler.h"
 #include "model/model_config.h"
 #include "model/recompute.h"
+#include "train/spikes.h"
 
 namespace t6::data {
 constexpr std::array<std::string_view, 2> config_names(SampleOrder) {
@@ -268,6 +269,7 @@ struct RunConfig {
   OptimizerSection optimizer;
   ScheduleSection schedule;
   EvaluationSection evaluation;
+  SpikeSection spikes;
   CheckpointSection checkpoint;
   LoggingSection logging;
 
@@ -281,6 +283,7 @@ struct RunConfig {
     v.section("optimizer", optimizer, "AdamW");
     v.section("schedule", schedule, "learning rate over the run");
     v.section("evaluation", evaluation, "validation loss");
+    v.section("spikes", spikes, "steps that must not spoil the run");
     v.section("checkpoint", checkpoint, "saving and resuming");
     v.section("logging", logging, "what is reported while training");
   }

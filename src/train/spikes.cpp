@@ -58,15 +58,51 @@ bool SpikeDetector::observe(double loss, double norm, bool applied) {
 
 std::string SpikeDetector::describe(double loss, double norm) const {
   const SpikeLimits limit = limits();
-  std::string text;
-  const auto add = [&](const char* what, double value, double largest) {
-    if (value <= largest) return;
-    text += fmt::format("{}{} {:.4g} is {}", text.empty() ? "" : " and ", what, value,
-                        std::isfinite(value) ? fmt::format("above {:.4g}", largest) : "not finite");
+  if (!limit.exceeded_by(loss, norm)) return {};
+  const auto text = [](double value, double largest) {
+    return largest < std::numeric_limits<double>::max() ? fmt::format("{:.4g} (limit {:.4g})", value, largest)
+                                                        : fmt::format("{:.4g}", value);
   };
-  add("loss", loss, limit.loss);
-  add("gradient norm", norm, limit.norm);
-  return text;
+  return fmt::format("loss {} and gradient norm {}{}", text(loss, limit.loss), text(norm, limit.norm),
+                     std::isfinite(loss) && std::isfinite(norm) ? "" : " are not both finite");
+}
+
+bool SpikeDetector::decides() const {
+  return section_.action == SpikeAction::skip || section_.action == SpikeAction::stop ||
+         section_.nonfinite == NonFiniteAction::skip;
+}
+
+SpikeLimits SpikeDetector::hard_limits() const {
+  if (section_.action == SpikeAction::skip || section_.action == SpikeAction::stop) return limits();
+  return {kInfinity, kInfinity};
+}
+
+SpikeVerdict SpikeDetector::judge(int64_t step, double loss, double norm, bool applied) {
+  const bool finite = std::isfinite(loss) && std::isfinite(norm);
+  std::string what = describe(loss, norm);
+  if (what.empty()) what = fmt::format("loss {:.9g} and gradient norm {:.9g} are at the limit", loss, norm);
+  SpikeVerdict verdict;
+  verdict.spike = observe(loss, norm, applied) || !applied;
+  if (!verdict.spike) return verdict;
+  verdict.text = fmt::format("step {}: {}", step, what);
+  if (applied) {
+    verdict.text += ", a spike; it was applied (spikes.action: log)";
+    return verdict;
+  }
+  const bool stop = finite ? section_.action == SpikeAction::stop : section_.nonfinite == NonFiniteAction::stop;
+  const char* key = finite ? "action" : "nonfinite";
+  verdict.text += finite ? ", a spike; nothing of it was applied" : "; nothing of it was applied";
+  verdict.ends = stop || exhausted();
+  verdict.skipped = !verdict.ends;
+  if (stop) {
+    verdict.text += fmt::format(" (spikes.{}: stop)", key);
+  } else if (verdict.ends) {
+    verdict.text +=
+        fmt::format(", as of {} steps in a row, more than spikes.max_skipped: {}", in_a_row_, section_.max_skipped);
+  } else {
+    verdict.text += fmt::format(" (spikes.{}: skip; {} in a row, {} of the run)", key, in_a_row_, skipped_);
+  }
+  return verdict;
 }
 
 nlohmann::json SpikeDetector::state() const {
@@ -81,10 +117,12 @@ nlohmann::json SpikeDetector::state() const {
 void SpikeDetector::restore(const nlohmann::json& state, const std::string& source) {
   try {
     SpikeDetector read(section_);
+    // The library's own conversions take any number for any other.
     const auto count = [&](const char* name) {
-      const auto value = state.at(name).get<int64_t>();
-      if (value < 0) throw std::out_of_range(name);
-      return value;
+      constexpr int64_t kMost = int64_t{1} << 53;
+      const nlohmann::json& value = state.at(name);
+      if (!value.is_number_integer() || value < 0 || value > kMost) throw std::out_of_range(name);
+      return value.get<int64_t>();
     };
     const auto track = [&](const char* name) {
       const nlohmann::json& pair = state.at(name);

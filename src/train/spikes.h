@@ -56,6 +56,14 @@ struct SpikeLimits {
   bool exceeded_by(double loss_now, double norm_now) const { return !(loss_now <= loss) || !(norm_now <= norm); }
 };
 
+// What is to be done about a step.
+struct SpikeVerdict {
+  bool spike = false;    // also for what is not finite
+  bool skipped = false;  // it was not applied, and the run goes on
+  bool ends = false;     // the run ends: exit 5
+  std::string text;      // for the log, or the error; empty when there is nothing to say
+};
+
 // Keeps, of the logarithms x of loss and of norm (their noise is relative), exponential means with weight a = 1 / window:
 //   d = x - mean;  mean += a d;  variance = (1 - a) (variance + a d^2)
 // with a = 1 / n for the first `window` values. Limits are exp(mean + sigma * deviation), the deviation being at least
@@ -78,8 +86,17 @@ class SpikeDetector {
   // updated by it.
   bool observe(double loss, double norm, bool applied);
 
-  // "loss 9.31 is above 4.02 and gradient norm 12.1 above 1.37", for a message about the next step; empty for no spike.
+  // "loss 9.31 (limit 4.02) and gradient norm 1.21 (limit 1.37)", for a message about the next step; empty for no spike.
   std::string describe(double loss, double norm) const;
+
+  // Whether a step may come to be not applied while the run goes on, or ends the run by limits: then the results of all
+  // steps before it must be known.
+  bool decides() const;
+  // What keeps the next step from being applied: limits() under actions skip and stop, otherwise nothing.
+  SpikeLimits hard_limits() const;
+  // Observes step number `step`, and says what is to be done. A step that hard_limits() stopped is a spike even where
+  // rounding on the way to the host hides it.
+  SpikeVerdict judge(int64_t step, double loss, double norm, bool applied);
 
   int64_t spikes() const { return spikes_; }    // all told, with those not finite
   int64_t skipped() const { return skipped_; }  // observed as not applied, all told

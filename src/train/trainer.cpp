@@ -88,7 +88,8 @@ Trainer::Trainer(const RunConfig& config, std::span<const std::string> arguments
       paths_{config.run.dir},
       started_(steady_seconds()),
       loop_started_(started_),
-      model_(config.model) {
+      model_(config.model),
+      detector_(config.spikes) {
   if (config_.run.threads > 0) omp_set_num_threads(static_cast<int>(config_.run.threads));
   set_determinism(config_.run.determinism);
   together([&] {
@@ -165,7 +166,8 @@ void Trainer::build_step(DType compute) {
                                      .accumulation = config_.train.accumulation,
                                      .recompute = config_.train.recompute,
                                      .clip_norm = config_.optimizer.clip_norm,
-                                     .cuda_graph = config_.train.cuda_graph},
+                                     .cuda_graph = config_.train.cuda_graph,
+                                     .skip_bad = detector_.decides()},
                          *parallel_);
 }
 
@@ -205,6 +207,7 @@ void Trainer::open_data() {
 checkpoint::State Trainer::state() const {
   checkpoint::State state = training_state(model_.parameters(), *optimizer_, *parallel_);
   state.scalars = to_scalars(position_);
+  state.scalars["spikes"] = detector_.state();
   return state;
 }
 
@@ -242,6 +245,11 @@ void Trainer::go_on_from(const checkpoint::Loaded& loaded) {
   result_.checkpoint = loaded.path;
   result_.loss = position_.loss;
   if (position_.validation) result_.validation_loss = position_.validation->loss;
+  if (const auto state = loaded.scalars.find("spikes"); state != loaded.scalars.end()) {
+    detector_.restore(*state, loaded.path.string());
+  } else {
+    log::info("{} holds no state of the spike detector, which starts anew", loaded.path.string());
+  }
   log::info("resumed from {}", loaded.path.string());
 }
 
@@ -301,11 +309,28 @@ Vote Trainer::vote() const {
 void Trainer::begin_step() {
   Unfinished step{.step = position_.step + 1, .lr = 0, .began = steady_seconds(), .tokens = 0};
   step.lr = learning_rate(config_.optimizer, config_.schedule, config_.train.steps, position_.step);
+  const SpikeLimits limits = detector_.hard_limits();
   training_step_->run(step.step, step.lr, [this] { return next_batch(); },
-                      {.limits = {}, .vote = [this] { return vote(); }});
+                      {.limits = {.norm = limits.norm, .loss = limits.loss}, .vote = [this] { return vote(); }});
   position_.step = step.step;
   position_.tokens = step.tokens = tokens_seen();
   unfinished_.push_back(step);
+}
+
+// Every rank has the same result of a step, and so the same verdict.
+SpikeVerdict Trainer::judge(int64_t step, const StepResult& result) {
+  const SpikeVerdict verdict =
+      detector_.judge(step, result.loss, result.grad_norm, /*applied=*/std::isfinite(result.clip));
+  if (verdict.ends) {
+    dist::alike(*ranks_.communicator, [&] {
+      fail(ExitCode::numeric,
+           "{}. The checkpoints in {} are intact: resume with a lower optimizer.lr, a smaller optimizer.clip_norm, or "
+           "another section `spikes`",
+           verdict.text, paths_.checkpoints().string());
+    });
+  }
+  if (verdict.spike) log::warn("{}", verdict.text);
+  return verdict;
 }
 
 StepMetrics Trainer::finish_step() {
@@ -315,16 +340,8 @@ StepMetrics Trainer::finish_step() {
   votes_ = result.votes;
   position_.consumed = {};
   for (const Vote& vote : votes_) position_.consumed.add(vote.consumed);
-  if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
-    dist::alike(*ranks_.communicator, [&] {
-      fail(
-          ExitCode::numeric,
-          "step {}: loss {} and gradient norm {} are not both finite; nothing of it was applied. The checkpoints in {} "
-          "are intact: resume with a lower optimizer.lr or a smaller optimizer.clip_norm",
-          step.step, result.loss, result.grad_norm, paths_.checkpoints().string());
-    });
-  }
-  position_.loss = result_.loss = result.loss;
+  const SpikeVerdict verdict = judge(step.step, result);
+  if (!verdict.skipped) position_.loss = result_.loss = result.loss;
 
   // On a GPU a step begins while the one before is under way.
   const double seconds = steady_seconds() - std::max(step.began, last_finish_);
@@ -338,6 +355,8 @@ StepMetrics Trainer::finish_step() {
   metrics.clip = result.clip;
   metrics.tokens_seen = step.tokens;
   metrics.data_hash = position_.consumed.hex();
+  metrics.spike = verdict.spike;
+  metrics.skipped = verdict.skipped;
   metrics.step_ms = seconds * 1000;
   metrics.tokens_per_second = static_cast<double>(config_.train.global_batch * config_.model.context) / seconds;
   if (peak_) metrics.mfu = model_flops_utilisation(*peak_, flops_per_token_, *metrics.tokens_per_second / world());
@@ -570,10 +589,11 @@ TrainResult Trainer::train() {
   std::optional<StopReason> reason;
   while (!(reason = stop_reason())) {
     begin_step();
-    // A GPU always has its next step before it ends one, except where the host wants to look at what was reached.
+    // A GPU always has its next step before it ends one, except where the host wants to look at what was reached, or
+    // the next step depends on it.
     const bool check = world() > 1 && due(config_.run.check_replicas, position_.step);
     const bool look = check || evaluation_due(position_.step) || due(config_.checkpoint.every, position_.step);
-    finish_steps(look || device_.is_cpu() ? 0 : 1);
+    finish_steps(look || detector_.decides() || device_.is_cpu() ? 0 : 1);
     settle_save(/*wait=*/false, /*last=*/false);
     if (check) require_equal_replicas(model_.parameters(), *optimizer_, *parallel_, position_.step);
     if (evaluation_due(position_.step)) evaluate();

@@ -22,6 +22,7 @@
 #include "train/run_folder.h"
 #include "train/saver.h"
 #include "train/signals.h"
+#include "train/spikes.h"
 #include "train/step.h"
 #include "train/tensorboard.h"
 #include "train/training_state.h"
@@ -33,8 +34,8 @@ enum class StopReason { completed, target_loss, max_runtime, signal };
 struct TrainResult {
   StopReason reason = StopReason::completed;
   int signal = 0;                               // for StopReason::signal
-  int64_t steps = 0;                            // optimizer steps done, over all starts
-  double loss = 0;                              // of the last step
+  int64_t steps = 0;                            // optimizer steps done, over all starts; skipped ones, too
+  double loss = 0;                              // of the last step that was applied
   std::optional<double> first_validation_loss;  // at step 0; empty when this process did not measure it
   std::optional<double> validation_loss;        // the last one, over all starts
   std::filesystem::path folder;
@@ -59,8 +60,9 @@ class Trainer {
   Trainer(const RunConfig& config, std::span<const std::string> arguments, const Together& ranks);
   Trainer(const RunConfig& config, std::span<const std::string> arguments);  // one rank
 
-  // Trains to the end or to a reason to stop, saving on the way and at the end. Error(numeric) on a non-finite loss or
-  // gradient, which is never applied, and on parameters that are not finite, which are never saved. Error(io) after
+  // Trains to the end or to a reason to stop, saving on the way and at the end. Error(numeric) where section `spikes`
+  // ends the run (a non-finite loss or gradient is never applied), and on parameters that are not finite, which are
+  // never saved. Error(io) after
   // three saves in a row that failed. On several ranks these are alike, other errors are of one rank (dist/agree.h).
   TrainResult run();
 
@@ -81,6 +83,7 @@ class Trainer {
   void start_anew();
   void begin_step();
   StepMetrics finish_step();
+  SpikeVerdict judge(int64_t step, const StepResult& result);
   void finish_steps(size_t keep);
   void record_algorithms();
   void report(const StepMetrics& metrics);
@@ -137,6 +140,7 @@ class Trainer {
   double flops_per_token_ = 0;                    // causal convention
   std::optional<DevicePeak> peak_;
 
+  SpikeDetector detector_;
   RunPosition position_;  // of the last step that was asked for; its loss: of the last one finished
   std::deque<Unfinished> unfinished_;
   std::vector<Vote> votes_;  // of the last step finished

@@ -32,10 +32,10 @@ struct RunPosition {
     int64_t step = 0;
     double loss = 0;  // nats a token
   };
-  int64_t step = 0;  // updates done
+  int64_t step = 0;  // steps done, with those that were not applied
   uint64_t tokens = 0;
   data::TokenHash consumed;              // of these tokens
-  double loss = 0;                       // of the last step
+  double loss = 0;                       // of the last step that was applied
   std::optional<Validation> validation;  // the last one
 };
 nlohmann::json to_scalars(const RunPosition& position);

@@ -27,19 +27,10 @@ class RunDamage : public RunTest {
   }
   // Replaces one element of a tensor in the newest checkpoint, which stays a valid one.
   void poison(const std::string& run, const std::string& tensor_name, float value) {
-    const checkpoint::Inspected about = checkpoint::inspect(checkpoints(run));
-    checkpoint::State state;
-    state.scalars = about.scalars;
-    Tensor poisoned;
-    for (const checkpoint::TensorFacts& facts : about.tensors) {
-      const Tensor tensor = Tensor::zeros(facts.shape, facts.dtype);
-      state.tensors.push_back(checkpoint::tensor_ref(facts.name, tensor));
-      if (facts.name == tensor_name) poisoned = tensor;
-    }
-    checkpoint::load_one(about.path, state);
-    ASSERT_EQ(poisoned.dtype(), DType::f32) << tensor_name;
-    poisoned.data<float>()[3] = value;
-    checkpoint::save(checkpoints(run), about.step, state, {.retention = {.keep_last = 100}, .facts = about.facts});
+    rewrite_newest(run, [&](checkpoint::State&, std::map<std::string, Tensor>& tensors) {
+      ASSERT_EQ(tensors.at(tensor_name).dtype(), DType::f32) << tensor_name;
+      tensors.at(tensor_name).data<float>()[3] = value;
+    });
   }
 };
 

@@ -8,6 +8,8 @@
 //                         write and every new file fails
 //   T6_FULL_IN=PART       only where PART is in the path
 //   T6_FREE_BYTES=N       what the file system says is free
+//   T6_POISON=LIST        numbers that go bad, "loss|gradient:STEP:RANK:STEPS:VALUE" with semicolons between them
+//                         (support/poisoned_ranks.h)
 //
 // What it did is recorded, a line each, for the tests to judge:
 //   T6_RECORD_CALLS=FILE  every disk call with its path; fsync where the system call itself is made
@@ -32,12 +34,15 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <sstream>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "dist/connect.h"
+#include "support/poisoned_ranks.h"
 #include "train/trainer.h"
 
 namespace {
@@ -148,6 +153,35 @@ struct Faults {
 
 Faults faults;
 
+std::vector<t6::test::Poison> poisons() {
+  std::istringstream list(text_of("T6_POISON"));
+  std::vector<t6::test::Poison> all;
+  for (std::string one; std::getline(list, one, ';');) {
+    t6::test::Poison poison;
+    char in = 0, value[32];
+    if (std::sscanf(one.c_str(), "%c%*[a-z]:%ld:%d:%ld:%31s", &in, &poison.step, &poison.rank, &poison.steps, value) !=
+        5)
+      ::_exit(98);
+    poison.in = in == 'l' ? t6::test::Poison::In::loss : t6::test::Poison::In::gradient;
+    poison.value = std::strtod(value, nullptr);
+    all.push_back(poison);
+  }
+  return all;
+}
+
+// On as many ranks as mpirun started.
+int train_poisoned(const t6::RunConfig& config, const std::vector<std::string>& arguments) {
+  const auto checkpoints = t6::train::RunPaths{config.run.dir}.checkpoints();
+  const auto listed =
+      std::filesystem::exists(checkpoints) ? t6::checkpoint::list(checkpoints) : std::vector<t6::checkpoint::Entry>{};
+  t6::dist::Connection ranks = t6::dist::connect(t6::dist::discover({}), t6::kCpu);
+  return ranks.run([&] {
+    t6::test::PoisonedRank poisoned(ranks.communicator(), poisons(), listed.empty() ? 0 : listed.back().step);
+    t6::train::Trainer trainer(config, arguments, {.communicator = &poisoned, .control = &ranks.control()});
+    return t6::train::exit_code(trainer.run());
+  });
+}
+
 int train(const std::vector<std::string>& arguments) {
   std::vector<std::filesystem::path> files;
   std::vector<std::string> overrides;
@@ -158,7 +192,9 @@ int train(const std::vector<std::string>& arguments) {
       overrides.push_back(arguments[i]);
     }
   }
-  return t6::train::exit_code(t6::train::Trainer(t6::load_run_config(files, overrides), arguments).run());
+  const t6::RunConfig config = t6::load_run_config(files, overrides);
+  if (std::getenv("T6_POISON") != nullptr) return train_poisoned(config, arguments);
+  return t6::train::exit_code(t6::train::Trainer(config, arguments).run());
 }
 
 }  // namespace
@@ -205,6 +241,9 @@ int main(int argc, char** argv) {
   int code = 0;
   try {
     code = train({argv, argv + argc});
+  } catch (const t6::SaidElsewhere& error) {
+    ::usleep(500'000);  // as the program does: the rank that says it gets the time to
+    code = static_cast<int>(error.code());
   } catch (const t6::Error& error) {
     std::fprintf(stderr, "t6: %s\n", error.what());
     code = static_cast<int>(error.code());

@@ -120,6 +120,21 @@ void RunTest::expect_checkpoints_intact(const std::string& run) const {
   for (const checkpoint::Verified& one : checkpoint::verify(checkpoints(run))) EXPECT_EQ(one.damage, "") << one.path;
 }
 
+void RunTest::rewrite_newest(const std::string& run, const Rewrite& rewrite) const {
+  const checkpoint::Inspected about = checkpoint::inspect(checkpoints(run));
+  checkpoint::State state;
+  std::map<std::string, Tensor> tensors;
+  state.scalars = about.scalars;
+  for (const checkpoint::TensorFacts& facts : about.tensors) {
+    const Tensor tensor = Tensor::zeros(facts.shape, facts.dtype);
+    state.tensors.push_back(checkpoint::tensor_ref(facts.name, tensor));
+    tensors.emplace(facts.name, tensor);
+  }
+  checkpoint::load_one(about.path, state);
+  rewrite(state, tensors);
+  checkpoint::save(checkpoints(run), about.step, state, {.retention = {.keep_last = 100}, .facts = about.facts});
+}
+
 fs::path RunTest::payload(const std::string& run, int64_t step) const {
   return checkpoints(run) / fmt::format("step-{:08}", step) / "rank-00000.h5";
 }

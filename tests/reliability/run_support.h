@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -71,6 +72,10 @@ class RunTest : public ::testing::Test {
   void expect_equal_runs(const std::string& run, const std::string& reference, int64_t step = kSteps) const;
   // Every file below the run folder with its content, but for train.log and run.lock.
   std::map<std::string, std::string> snapshot(const std::string& run) const;
+
+  // Changes scalars or tensors of the newest checkpoint, which stays a valid one.
+  using Rewrite = std::function<void(checkpoint::State& state, std::map<std::string, Tensor>& tensors)>;
+  void rewrite_newest(const std::string& run, const Rewrite& rewrite) const;
 
   fs::path payload(const std::string& run, int64_t step) const;
   fs::path manifest(const std::string& run, int64_t step) const {

@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/error.h"
 #include "dist/communicator.h"
 
 namespace t6::test {

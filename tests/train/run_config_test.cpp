@@ -58,7 +58,8 @@ const std::vector<BadConfig>& bad_configs() {
            kinds},
       {"Train: {steps: 5}\n", "1:1: Train: unknown key; nearest is 'train'"},
       {"\"\": 5\n",
-       "1:1: '': unknown key; expected preset, run, model, data, train, optimizer, schedule, evaluation, checkpoint or "
+       "1:1: '': unknown key; expected preset, run, model, data, train, optimizer, schedule, evaluation, spikes, "
+       "checkpoint or "
        "logging"},
       // Options of another attention kind.
       {"model:\n  attention: mha\n  tpa:\n    rank_q: 6\n",
