@@ -194,6 +194,25 @@ TEST_F(RunResume, SavingBesideTheTrainingChangesNoBit) {
   ASSERT_EQ(train("waiting", {"checkpoint.async=false"}).code, 0);
   expect_equal_runs("beside", "waiting");
   expect_equal_runs("beside", "waiting", kSteps - kInterval);
+  measured("R23", "{} saves beside the training: the last two, and the loss log, bitwise those of a run that waits",
+           kSteps / kInterval);
+}
+
+// R23: what fails beside the training is said by one of the next steps, not at the next save; the run goes on.
+TEST_F(RunResume, AFailedSaveBesideTheTrainingIsSaidAtTheNextStep) {
+  // Steps of some 100 ms, in which a thread finds the disk full.
+  const Overrides slow = {"checkpoint.async=true", "logging.every=1", "train.global_batch=128", "train.steps=20"};
+  ASSERT_EQ(drive("reference", {}, slow).code, 0);
+  const Outcome outcome = drive("run", {{"T6_FULL", "4-9"}, {"T6_FULL_IN", "checkpoints"}}, slow);
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const size_t said = outcome.err.find("step 5 was not saved");
+  ASSERT_NE(said, std::string::npos) << outcome.err;
+  int64_t later = 0;
+  while (said > outcome.err.find(fmt::format("step {}/20 |", 5 + later + 1))) ++later;
+  EXPECT_LE(later, 2) << outcome.err;
+  expect_equal_runs("run", "reference", 20);
+  measured("R23", "a full disk during a save beside the training was said {} step{} later, and the run went on bitwise",
+           later, later == 1 ? "" : "s");
 }
 
 TEST_F(RunResume, KeysThatDecideTheRunMustStay) {
