@@ -70,6 +70,7 @@ class NumberLanes {
     for (int64_t i = 0; i < n; ++i) {
       for (int64_t g = 0; g < a_.kv_heads; ++g) {
         const T* k = view_.k.at(b, j + i, g);
+        prefetch(reinterpret_cast<const char*>(k) + kAheadBytes, a_.qk_width * static_cast<int64_t>(sizeof(T)));
         for (int64_t h = g * group; h < (g + 1) * group; ++h) scores_[h * kKeys + i] = dot(k, q_ + h * depth_);
       }
     }
@@ -84,6 +85,7 @@ class NumberLanes {
 
  private:
   static constexpr int kTogether = 4;
+  static constexpr int64_t kAheadBytes = 4096;
 
   S dot(const T* k, const S* q) const {
     typename W::Register first{}, second{};
@@ -115,6 +117,8 @@ class NumberLanes {
 #pragma GCC unroll 4
           for (int i = 0; i < N; ++i) {
             const T* from = v + i * view_.v.stride() + d;
+            prefetch(reinterpret_cast<const char*>(from) + N * view_.v.stride() * static_cast<int64_t>(sizeof(T)),
+                     W::kNumbers * static_cast<int64_t>(sizeof(T)));
             const W block = whole ? W::load(from) : W::load(from, a_.v_width - d);
             first += p[h * kKeys + i] * block.first;
             second += p[h * kKeys + i] * block.second;
@@ -175,6 +179,10 @@ class HeadLanes {
   static int64_t packed_numbers(const AttentionArgs& a) {
     return std::max(kKeys * depth_of<T>(a.qk_width), packed_size<T>(kKeys, a.v_width));
   }
+  // Rows of the next block, asked for while this one is multiplied; where keys are values, too, they are there already.
+  static void prefetch_rows(const T* from, int64_t stride, int64_t rows, int64_t width) {
+    for (int64_t i = 0; i < rows; ++i) prefetch(from + i * stride, width * static_cast<int64_t>(sizeof(T)));
+  }
   E* q_of(int64_t g) { return q_ + g * packed_size<T>(a_.qk_width, group_); }
 
   // scores_ [keys, ld] = k . q
@@ -188,7 +196,8 @@ class HeadLanes {
     } else {
       pack_rows(k, view_.k.stride(), n, a_.qk_width, packed_);
     }
-    multiply<T>(keys, q_of(g), scores_, ld_, n, group_, depth_, false, [&](int64_t, int64_t) {
+    multiply<T>(keys, q_of(g), scores_, ld_, n, group_, depth_, false, [&](int64_t i, int64_t end) {
+      prefetch_rows(k + (kKeys + i) * view_.k.stride(), view_.k.stride(), end - i, a_.qk_width);
       return Part{0, group_, 0, depth_};
     });
   }
@@ -234,9 +243,12 @@ class HeadLanes {
 
   // out [group, stride] += p^T v
   void add_values(int64_t b, int64_t j, int64_t n, int64_t g, S* out) {
-    pack_columns(view_.v.at(b, j, g), view_.v.stride(), n, a_.v_width, packed_);
+    const T* v = view_.v.at(b, j, g);
+    pack_columns(v, view_.v.stride(), n, a_.v_width, packed_);
     const int64_t depth = depth_of<T>(n);
-    multiply<T>({p_, 1, ld_}, packed_, out, stride(a_), group_, a_.v_width, depth, true, [&](int64_t, int64_t) {
+    multiply<T>({p_, 1, ld_}, packed_, out, stride(a_), group_, a_.v_width, depth, true, [&](int64_t i, int64_t end) {
+      const int64_t first = kKeys * i / group_, last = kKeys * end / group_;
+      prefetch_rows(v + (kKeys + first) * view_.v.stride(), view_.v.stride(), last - first, a_.v_width);
       return Part{0, a_.v_width, 0, depth};
     });
   }

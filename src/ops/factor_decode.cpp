@@ -7,6 +7,7 @@
 #include "ops/kernel.h"
 #include "ops/lanes.h"
 #include "ops/softmax_row.h"
+#include "ops/wide_load.h"
 #include "ops/work_units.h"
 
 namespace t6 {
@@ -16,18 +17,23 @@ namespace {
 constexpr int64_t kBlockRows = 32;  // cache rows of one step of the running softmax
 
 // y[s][h] = x[h][s] for a head factor [heads, rank] of one row, zeros from heads to lanes.
-template <int R, class T>
-void head_factors_of(const T* x, int64_t heads, Accumulate<T>* y, int64_t lanes) {
-  for (int s = 0; s < R; ++s) {
-#pragma omp simd
-    for (int64_t h = 0; h < heads; ++h) y[s * lanes + h] = static_cast<Accumulate<T>>(x[h * R + s]);
-    std::fill(y + s * lanes + heads, y + (s + 1) * lanes, Accumulate<T>(0));
-  }
-}
 template <class T>
 void head_factors(const T* x, int64_t heads, int64_t rank, Accumulate<T>* y, int64_t lanes) {
-  if (rank == 1) return head_factors_of<1>(x, heads, y, lanes);  // a known stride makes vectors of the loop
-  if (rank == 2) return head_factors_of<2>(x, heads, y, lanes);
+  using W = WideBlock<T>;
+  if constexpr (sizeof(Accumulate<T>) == 4) {
+    for (int64_t h = 0; rank == 2 && h < heads; h += W::kLanes) {
+      W block = heads - h >= W::kLanes ? W::load(x + 2 * h) : W::load(x + 2 * h, 2 * (heads - h));
+      if constexpr (!std::is_same_v<T, bfloat16>) {
+        block = {__builtin_shufflevector(block.first, block.second, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26,
+                                         28, 30),
+                 __builtin_shufflevector(block.first, block.second, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27,
+                                         29, 31)};
+      }
+      W::V::store(y + h, block.first);
+      W::V::store(y + lanes + h, block.second);
+    }
+    if (rank == 2) return;
+  }
   for (int64_t s = 0; s < rank; ++s) {
     for (int64_t h = 0; h < heads; ++h) y[s * lanes + h] = static_cast<Accumulate<T>>(x[h * rank + s]);
     std::fill(y + s * lanes + heads, y + (s + 1) * lanes, Accumulate<T>(0));
@@ -89,6 +95,8 @@ class Split {
   }
 
  private:
+  // Numbers of the next block, while this one is worked on.
+  static void ask_ahead(const T* from, int64_t numbers) { prefetch(from, numbers * static_cast<int64_t>(sizeof(T))); }
   // One more than a block has: the second of a last pair.
   static int64_t weight_rows(const FactorDecodeArgs& a) { return kBlockRows * std::max(a.rank_k, a.rank_v) + 1; }
   static int64_t packed_numbers(const FactorDecodeArgs& a) {
@@ -114,6 +122,7 @@ class Split {
     const T* a = static_cast<const T*>(a_.a_k) + at * a_.heads * a_.rank_k;
     for (int64_t r = 0; r < rows; ++r, a += a_.heads * a_.rank_k) {
       S* scores = scores_ + r * lanes_;
+      ask_ahead(a + kBlockRows * a_.heads * a_.rank_k, a_.heads * a_.rank_k);
       head_factors(a, a_.heads, a_.rank_k, heads_, lanes_);
       std::fill_n(scores, lanes_, S(0));
       for (int64_t s = 0; s < a_.rank_k; ++s) {
@@ -154,6 +163,7 @@ class Split {
     const int64_t count = rows * a_.rank_v, depth = depth_of<T>(count);
     const T* a = static_cast<const T*>(a_.a_v) + at * a_.heads * a_.rank_v;
     for (int64_t r = 0; r < rows; ++r, a += a_.heads * a_.rank_v) {
+      ask_ahead(a + kBlockRows * a_.heads * a_.rank_v, a_.heads * a_.rank_v);
       head_factors(a, a_.heads, a_.rank_v, heads_, lanes_);
       for (int64_t s = 0; s < a_.rank_v; ++s) {
         S* w = weights_ + (r * a_.rank_v + s) * lanes_;

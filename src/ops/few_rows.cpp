@@ -14,7 +14,7 @@ namespace {
 constexpr int64_t kOneThreadNumbers = int64_t{1} << 15;
 // What a thread takes at a time: small enough that a thread which lost its processor for a while is helped by the others.
 constexpr int64_t kShareBytes = int64_t{1} << 16;
-// How far ahead of its use memory is asked for, beyond what the processor does by itself.
+// How far ahead of its use memory is asked for.
 constexpr int64_t kAheadBytes = 2048;
 
 // Calls f(begin, end) for shares of [0, n), on all threads as they come free; `step` is a multiple of what f likes.
@@ -42,9 +42,7 @@ inline void dots(const float* a, int64_t depth, const T* b, int64_t ldb, int64_t
 #pragma GCC unroll 4
     for (int j = 0; j < N; ++j) {
       if constexpr (N == 1) {
-        for (size_t line = 0; line < W::kNumbers * sizeof(T); line += 64) {
-          __builtin_prefetch(reinterpret_cast<const char*>(b + at) + kAheadBytes + line);
-        }
+        prefetch(reinterpret_cast<const char*>(b + at) + kAheadBytes, W::kNumbers * static_cast<int64_t>(sizeof(T)));
       }
       const W block = load(b + j * ldb + at);
 #pragma GCC unroll 4

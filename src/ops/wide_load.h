@@ -4,6 +4,8 @@
 // A bf16 is the upper half of an f32, so a register of pairs gives its even numbers by a shift and its odd ones by a
 // mask: two instructions for 32 numbers, exact, on any processor. What is multiplied with such registers is brought into
 // the same order beforehand (spread) or back to the usual one afterwards (gather).
+//
+// Memory is asked for ahead of its use, beyond what the processor does by itself.
 #pragma once
 
 #include <algorithm>
@@ -13,6 +15,11 @@
 #include "tensor/dtype.h"
 
 namespace t6::cpu {
+
+// Asks for `bytes` of memory from `from` on, which need not be there.
+inline void prefetch(const void* from, int64_t bytes) {
+  for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const char*>(from) + at);
+}
 
 template <class T>
 struct WideBlock {

@@ -18,10 +18,18 @@ int64_t numbers_per_token(const CacheLayout& layout) {
 
 LayerCache::LayerCache(const CacheLayout& layout, int64_t batch, int64_t capacity, DType dtype, Device device)
     : batch_(batch), capacity_(capacity) {
+  // One block of memory for all slots: it is large enough for huge pages sooner than each slot alone.
+  constexpr int64_t kAlignment = 64;
+  const auto numbers = [&](const CacheSlot& slot) { return batch * capacity * slot.shape.numel(); };
+  int64_t size = 0;
+  for (const CacheSlot& slot : layout) size += padded(numbers(slot), kAlignment);
+  const Tensor memory = Tensor::zeros({size}, dtype, device);
+  int64_t begin = 0;
   for (const CacheSlot& slot : layout) {
     std::vector<int64_t> dims{batch, capacity};
     dims.insert(dims.end(), slot.shape.begin(), slot.shape.end());
-    slots_.push_back(Tensor::zeros(Shape(dims), dtype, device));
+    slots_.push_back(memory.slice(begin, Shape(dims)));
+    begin += padded(numbers(slot), kAlignment);
   }
 }
 
