@@ -137,7 +137,8 @@ class NumberLanes {
   S* scores_;  // [heads, kKeys]
 };
 
-// Many heads a group (mqa, gqa, mla): products of a block of keys, in place, with all queries of the group.
+// Many heads a group (mqa, gqa, mla): products of a block of keys with all queries of the group. A copy of the block is
+// multiplied: memory is read fastest in its order, a product reads several rows side by side.
 template <class T>
 class HeadLanes {
   using S = Accumulate<T>;
@@ -188,15 +189,8 @@ class HeadLanes {
   // scores_ [keys, ld] = k . q
   void score(int64_t b, int64_t j, int64_t n, int64_t g) {
     const T* k = view_.k.at(b, j, g);
-    Operand<T> keys{packed_, depth_, 1};
-    const bool in_place = kElementsInPlace<T> && a_.qk_width % Lanes<T>::kPerElement == 0 &&
-                          reinterpret_cast<uintptr_t>(k) % sizeof(E) == 0;
-    if (in_place) {
-      keys = {reinterpret_cast<const E*>(k), view_.k.stride() / Lanes<T>::kPerElement, 1};
-    } else {
-      pack_rows(k, view_.k.stride(), n, a_.qk_width, packed_);
-    }
-    multiply<T>(keys, q_of(g), scores_, ld_, n, group_, depth_, false, [&](int64_t i, int64_t end) {
+    pack_rows(k, view_.k.stride(), n, a_.qk_width, packed_);
+    multiply<T>({packed_, depth_, 1}, q_of(g), scores_, ld_, n, group_, depth_, false, [&](int64_t i, int64_t end) {
       prefetch_rows(k + (kKeys + i) * view_.k.stride(), view_.k.stride(), end - i, a_.qk_width);
       return Part{0, group_, 0, depth_};
     });
@@ -259,7 +253,7 @@ class HeadLanes {
   AttentionHeads<T> view_;
   int64_t group_, ld_, depth_;
   E* q_;           // packed, a group after the other
-  E* packed_;      // keys as elements where they are not in place; values
+  E* packed_;      // keys of a block, then its values
   S* scores_;      // [kKeys + 1, ld]
   E* p_;           // the same as elements
   S* correction_;  // [ld]

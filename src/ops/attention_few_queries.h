@@ -1,5 +1,5 @@
 // Attention of a few queries against many keys on the CPU: decoding. The time is that of reading the keys and values,
-// so each is read once, for all heads that share it and in the order of memory, and none is copied.
+// so each is read once, for all heads that share it and in the order of memory.
 //
 // The keys are cut into splits, whose sums are brought to one maximum at the end ("Flash-Decoding"). Where they are cut
 // depends on their number alone, and with it the result: not on the thread count, nor on the rest of the batch.
