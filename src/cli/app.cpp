@@ -52,6 +52,7 @@ int run(int argc, char** argv) {
   add_launch(root, context);
   add_eval(root, context);
   add_generate(root, context);
+  add_logits(root, context);
   add_info(root, context);
   add_plot(root, context);
   add_tokenizer(root, context);

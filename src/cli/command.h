@@ -20,6 +20,7 @@ void add_train(CLI::App& root, Context& context);
 void add_launch(CLI::App& root, Context& context);
 void add_eval(CLI::App& root, Context& context);
 void add_generate(CLI::App& root, Context& context);
+void add_logits(CLI::App& root, Context& context);
 void add_info(CLI::App& root, Context& context);
 void add_bench(CLI::App& root, Context& context);
 void add_checkpoint(CLI::App& root, Context& context);

@@ -74,6 +74,7 @@ TEST_F(CommandLine, EveryHelpNamesItsOptionsAndHasAnExample) {
       {"launch"},
       {"eval"},
       {"generate"},
+      {"logits"},
       {"info"},
       {"plot"},
       {"tokenizer"},

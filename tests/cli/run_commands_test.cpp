@@ -119,6 +119,22 @@ TEST_F(RunCommands, FromTextToAModelThatWrites) {
   EXPECT_TRUE(expect_ok({"generate", "runs/tiny", "--prompt-file", "prompt.txt", "--tokens", "3", "--temperature", "0"})
                   .out.starts_with("a small dog"));
 
+  // Row by row, and a token changes nothing before it.
+  expect_ok({"logits", "runs/tiny", "--ids", "299,260,261,262", "--out", "four.safetensors"});
+  expect_ok({"logits", "runs/tiny", "--ids", "299,260", "--out", "two.safetensors"});
+  const std::string four = read("four.safetensors"), two = read("two.safetensors");
+  const auto data_of = [](const std::string& file) { return file.substr(8 + static_cast<uint8_t>(file[0])); };
+  EXPECT_EQ(data_of(four).size(), 4 * 320 * 4u);
+  EXPECT_EQ(data_of(two).size(), 2 * 320 * 4u);
+  EXPECT_EQ(data_of(four).substr(0, 320 * 4), data_of(two).substr(0, 320 * 4));
+  const json header = json::parse(four.substr(8, static_cast<uint8_t>(four[0])));
+  EXPECT_EQ(header.at("logits"), json::parse(R"({"dtype": "F32", "shape": [4, 320], "data_offsets": [0, 5120]})"));
+  expect_refused({"logits", "runs/tiny", "--ids", "320", "--out", "x"}, 2, {"--ids", "below 320", "got 320"});
+  expect_refused({"logits", "runs/tiny", "--ids", "-1", "--out", "x"}, 2, {"--ids"});
+  std::string many = "1";
+  for (int i = 0; i < 32; ++i) many += ",1";
+  expect_refused({"logits", "runs/tiny", "--ids", many, "--out", "x"}, 2, {"at most 32 ids", "got 33"});
+
   expect_ok({"plot", "runs/tiny", "--out", "curves.svg"});
   EXPECT_TRUE(contains(read("curves.svg"), "<svg"));
   EXPECT_TRUE(contains(expect_ok({"plot", "runs/tiny"}).out, "tiny"));
