@@ -15,7 +15,6 @@
 #include "cli/decode_speed.h"
 #include "cli/output.h"
 #include "cli/shipped_configs.h"
-#include "ops/memory_bench.h"
 #include "train/plot.h"
 
 namespace t6::cli {
@@ -119,7 +118,6 @@ std::vector<Job> jobs_of(const Options& options) {
 struct Report {
   int64_t batch = 1, tokens = 0;
   int threads = 1;
-  double read_rate = 0;  // GB/s
   std::vector<DecodeSpeed> models;
 };
 
@@ -135,7 +133,7 @@ Json to_json(const Report& report) {
                         {"cache_bytes", p.cache_bytes},
                         {"bytes_per_step", p.bytes},
                         {"gigabytes_per_second", p.gigabytes_per_second()},
-                        {"share_of_read_rate", p.gigabytes_per_second() / report.read_rate},
+                        {"share_of_read_rate", p.gigabytes_per_second() / speed.read_rate},
                         {"attention_milliseconds", p.attention_seconds * 1e3},
                         {"attention_gigabytes_per_second", p.attention_gigabytes_per_second()}});
     }
@@ -145,21 +143,21 @@ Json to_json(const Report& report) {
                       {"parameters", speed.parameters},
                       {"weight_bytes", speed.weight_bytes},
                       {"cache_bytes_per_token", speed.cache_bytes_per_token},
+                      {"measured_read_gigabytes_per_second", speed.read_rate},
                       {"points", points}});
   }
   return {{"device", "cpu"},
           {"threads", report.threads},
           {"batch", report.batch},
           {"tokens", report.tokens},
-          {"measured_read_gigabytes_per_second", report.read_rate},
           {"models", models}};
 }
 
 std::string table_of(const Report& report) {
   Table table;
   for (const char* heading : {"model", "precision"}) table.column(heading, Table::Align::left);
-  for (const char* heading : {"cached", "cache B/token", "ms/token", "best", "tokens/s", "MB/token", "GB/s",
-                              "of memory", "attention ms", "cache GB/s"}) {
+  for (const char* heading : {"cached", "cache B/token", "ms/step", "best", "tokens/s", "MB/step", "GB/s", "of memory",
+                              "attention ms", "cache GB/s"}) {
     table.column(heading);
   }
   for (const DecodeSpeed& speed : report.models) {
@@ -172,7 +170,7 @@ std::string table_of(const Report& report) {
                  fmt::format("{:.2f}", p.seconds * 1e3), fmt::format("{:.2f}", p.best_seconds * 1e3),
                  fmt::format("{:.1f}", p.tokens_per_second(report.batch)), fmt::format("{:.0f}", p.bytes * 1e-6),
                  fmt::format("{:.1f}", p.gigabytes_per_second()),
-                 fmt::format("{:.0f}%", p.gigabytes_per_second() / report.read_rate * 100),
+                 fmt::format("{:.0f}%", p.gigabytes_per_second() / speed.read_rate * 100),
                  fmt::format("{:.2f}", p.attention_seconds * 1e3),
                  fmt::format("{:.1f}", p.attention_gigabytes_per_second())});
     }
@@ -196,13 +194,17 @@ std::vector<train::Curve> curves_of(const Report& report) {
 std::string to_text(const Report& report) {
   const std::string tokens =
       report.batch == 1 ? "a token of one sequence" : fmt::format("a token for each of {} sequences", report.batch);
+  const auto [least, most] =
+      std::minmax_element(report.models.begin(), report.models.end(),
+                          [](const auto& a, const auto& b) { return a.read_rate < b.read_rate; });
   return label_lines({{"device", fmt::format("cpu, {} threads", report.threads)},
-                      {"memory", fmt::format("{:.1f} GB/s read, measured", report.read_rate)},
+                      {"memory", fmt::format("{:.1f} to {:.1f} GB/s read, measured before each model", least->read_rate,
+                                             most->read_rate)},
                       {"step", fmt::format("{}; medians of {}", tokens, report.tokens)}}) +
          "\n" + table_of(report) +
-         "\ncache B/token: what one more token of a sequence takes. MB/token: the fewest bytes a step reads, all "
+         "\ncache B/token: what one more token of a sequence takes. MB/step: the fewest bytes a step reads, all "
          "weights "
-         "and\ncaches once; GB/s: these over the time; of memory: of the measured rate. attention ms: the kernels that "
+         "and\ncaches once; GB/s: these over the time; of memory: of the rate measured. attention ms: the kernels that "
          "read caches.\n";
 }
 
@@ -212,7 +214,7 @@ int run(const Options& options) {
   }
   const std::vector<Job> jobs = jobs_of(options);
   if (options.threads > 0) omp_set_num_threads(static_cast<int>(options.threads));
-  Report report{options.batch, options.tokens, omp_get_max_threads(), memory_read_rate(), {}};
+  Report report{options.batch, options.tokens, omp_get_max_threads(), {}};
   uint64_t steps = 0;
   for (const Job& job : jobs) steps += job.options.lengths.size() * static_cast<uint64_t>(job.options.last_token(0));
   Progress progress({.label = "bench", .unit = "step", .total = steps, .plain_lines = false, .summary = false});
@@ -226,7 +228,7 @@ int run(const Options& options) {
   const std::vector<train::Curve> curves = curves_of(report);
   const train::PlotOptions plot{.title = "Time of a decoded token against cached tokens",
                                 .x = train::PlotAxis::lengths,
-                                .y_name = "milliseconds a token"};
+                                .y_name = "milliseconds a step"};
   if (!options.out.empty()) io::write_text_atomically(options.out, train::draw_svg(curves, plot));
   if (options.json) {
     print_json(to_json(report));
@@ -238,7 +240,7 @@ int run(const Options& options) {
   } else if (jobs.front().options.lengths.size() > 1) {
     const ProgressTerminal error = ProgressTerminal::standard_error();
     const bool color = ::isatty(STDOUT_FILENO) == 1 && error.color;
-    print("\nmilliseconds a token\n" + train::draw_terminal(curves, plot.x, 100, 20, color, error.unicode));
+    print("\nmilliseconds a step\n" + train::draw_terminal(curves, plot.x, 100, 20, color, error.unicode));
   }
   return 0;
 }

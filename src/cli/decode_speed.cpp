@@ -7,6 +7,7 @@
 #include "base/rng.h"
 #include "cli/step_ops.h"
 #include "model/counts.h"
+#include "ops/memory_bench.h"
 
 namespace t6::cli {
 namespace {
@@ -62,6 +63,7 @@ DecodeSpeed measure_decode(const std::string& name, const ModelConfig& config, c
                     counts.parameters,
                     element * static_cast<double>(counts.parameters),
                     element * static_cast<double>(counts.cache_numbers),
+                    memory_read_rate(),
                     {}};
 
   const Maker make(kCpu);
