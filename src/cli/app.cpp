@@ -59,6 +59,8 @@ int run(int argc, char** argv) {
   add_tokenize(root, context);
   add_shards(root, context);
   add_checkpoint(root, context);
+  add_export(root, context);
+  add_import(root, context);
   add_bench(root, context);
   add_plan(root, context);
   add_config(root, context);

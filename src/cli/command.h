@@ -24,6 +24,8 @@ void add_logits(CLI::App& root, Context& context);
 void add_info(CLI::App& root, Context& context);
 void add_bench(CLI::App& root, Context& context);
 void add_checkpoint(CLI::App& root, Context& context);
+void add_export(CLI::App& root, Context& context);
+void add_import(CLI::App& root, Context& context);
 void add_tokenizer(CLI::App& root, Context& context);
 void add_tokenize(CLI::App& root, Context& context);
 void add_shards(CLI::App& root, Context& context);

@@ -7,6 +7,7 @@
 //   checkpoints/    step-N folders (checkpoint/)
 //   train.log       what was said on the terminal, with dates
 //   run.lock        held while a trainer runs
+//   imported.json   in a folder made by t6 import, beside resolved.yaml and checkpoints/
 #pragma once
 
 #include <filesystem>
@@ -18,6 +19,9 @@
 #include "base/io.h"
 
 namespace t6::train {
+
+// Of a run folder that t6 import made: where its weights come from. Nothing is trained in it.
+inline constexpr const char* kImportedFile = "imported.json";
 
 // Where things lie; any rank and any command may ask.
 struct RunPaths {

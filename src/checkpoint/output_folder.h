@@ -1,0 +1,40 @@
+// A folder that appears whole under its name or not at all.
+//
+//   PARENT/.NAME.t6-new    being written       PARENT/.NAME.t6-old   being replaced       PARENT/.NAME.t6-lock   held meanwhile
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/io.h"
+
+namespace t6::checkpoint {
+
+namespace fs = std::filesystem;
+
+class OutputFolder {
+ public:
+  // Takes away what an interrupted one of the same name left, and makes an empty folder beside `target`. Error(usage) when
+  // `target` is something else than a folder, or one that is not empty, but that `replace` is set and it holds `mark`, a
+  // file by which what this program wrote is known; Error(io) when another process is writing it, or when `bytes` are not
+  // free.
+  OutputFolder(const fs::path& target, bool replace, const char* mark, uint64_t bytes);
+  // What was not committed is removed.
+  ~OutputFolder();
+  OutputFolder(const OutputFolder&) = delete;
+  OutputFolder& operator=(const OutputFolder&) = delete;
+
+  const fs::path& path() const { return path_; }  // to write into; files are closed and fsynced by who writes them
+  void add(const std::string& name, std::string_view text) const;
+  // Fsyncs the folder and gives it its name; an older one is there until then, and back if that fails. Error(io).
+  void commit();
+
+ private:
+  fs::path target_, path_, old_, lock_path_;
+  std::optional<io::Lock> lock_;
+  bool done_ = false;
+};
+
+}  // namespace t6::checkpoint

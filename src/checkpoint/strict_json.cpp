@@ -1,0 +1,84 @@
+#include "checkpoint/strict_json.h"
+
+#include <set>
+#include <vector>
+
+#include "base/error.h"
+
+namespace t6::checkpoint {
+namespace {
+
+using nlohmann::json;
+
+// One pass over the characters, that knows strings from the rest and nothing more: the parser behind it then meets no
+// deeper nesting, no longer token and no more values than these.
+void check_limits(std::string_view text, const std::string& where, const JsonLimits& limits) {
+  if (text.size() > limits.bytes) fail(ExitCode::checkpoint, "{}: larger than {} bytes", where, limits.bytes);
+  int depth = 0;
+  size_t values = 1, token = 0;
+  bool in_string = false, escaped = false;
+  for (const char c : text) {
+    if (in_string) {
+      if (++token > limits.token_bytes) {
+        fail(ExitCode::checkpoint, "{}: holds a string of more than {} bytes", where, limits.token_bytes);
+      }
+      in_string = escaped || c != '"';
+      escaped = !escaped && c == '\\';
+      continue;
+    }
+    switch (c) {
+      case '"':
+        in_string = true;
+        token = 0;
+        break;
+      case '{':
+      case '[':
+        token = 0;
+        ++values;
+        if (++depth > limits.depth) fail(ExitCode::checkpoint, "{}: nested deeper than {}", where, limits.depth);
+        break;
+      case '}':
+      case ']':
+        token = 0;
+        --depth;
+        break;
+      case ',':
+        token = 0;
+        if (++values > limits.values) fail(ExitCode::checkpoint, "{}: more than {} values", where, limits.values);
+        break;
+      case ':':
+      case ' ':
+      case '\n':
+      case '\r':
+      case '\t':
+        token = 0;
+        break;
+      default:
+        if (++token > limits.token_bytes) {
+          fail(ExitCode::checkpoint, "{}: holds a number of more than {} digits", where, limits.token_bytes);
+        }
+    }
+  }
+}
+
+}  // namespace
+
+json parse_strict_json(std::string_view text, const std::string& where, const JsonLimits& limits) {
+  check_limits(text, where, limits);
+  std::vector<std::set<std::string>> keys;  // of the objects that are open
+  const auto watch = [&](int, json::parse_event_t event, json& value) {
+    if (event == json::parse_event_t::object_start) keys.emplace_back();
+    if (event == json::parse_event_t::object_end) keys.pop_back();
+    if (event == json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second) {
+      fail(ExitCode::checkpoint, "{}: key {} comes twice", where, value.dump());
+    }
+    return true;
+  };
+  try {
+    return json::parse(text.begin(), text.end(), watch);
+  } catch (const json::exception& error) {
+    fail(ExitCode::checkpoint, "{}: not valid JSON: {}", where, error.what());
+  }
+}
+
+}  // namespace t6::checkpoint

@@ -1,0 +1,21 @@
+// JSON of files that come from elsewhere, read with bounds: what is refused is refused before it costs memory.
+#pragma once
+
+#include <cstddef>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+namespace t6::checkpoint {
+
+struct JsonLimits {
+  int depth = 16;
+  size_t values = 400'000;         // of all objects and lists together
+  size_t token_bytes = 4096;       // of one string or number, as it is written
+  size_t bytes = size_t{1} << 20;  // of the whole text
+};
+
+// The value of `text`: well-formed, within the limits, no key twice in one object. Error(checkpoint) "<where>: <reason>".
+nlohmann::json parse_strict_json(std::string_view text, const std::string& where, const JsonLimits& limits = {});
+
+}  // namespace t6::checkpoint

@@ -1,0 +1,206 @@
+// t6 export: a checkpoint in the formats of others.
+#include "checkpoint/export_model.h"
+
+#include <fmt/ranges.h>
+
+#include <array>
+
+#include "base/error.h"
+#include "base/format.h"
+#include "base/log.h"
+#include "base/progress.h"
+#include "checkpoint/checkpoint.h"
+#include "cli/arguments.h"
+#include "cli/command.h"
+#include "cli/output.h"
+#include "cli/run_path.h"
+#include "data/huggingface_files.h"
+#include "data/tokenizer.h"
+#include "model/transformer.h"
+#include "train/training_state.h"
+
+namespace t6::cli {
+namespace {
+
+enum class Family { hf, official };
+
+struct Options {
+  std::string run;
+  std::string out;
+  Family format = Family::hf;
+  bool llama = false;
+  checkpoint::StoredType dtype = checkpoint::StoredType::f32;
+  std::string tokenizer;
+  double shard_gigabytes = 5;
+  bool approximate = false;
+  bool force = false;
+  bool json = false;
+};
+
+// Of the config what the numbers depend on; nothing of where files lie.
+constexpr std::array kProtocol{"preset",
+                               "run.seed",
+                               "model.init",
+                               "model.rope_table",
+                               "data.sampling",
+                               "train.global_batch",
+                               "train.accumulation",
+                               "train.precision",
+                               "optimizer.lr",
+                               "optimizer.min_lr",
+                               "optimizer.weight_decay",
+                               "optimizer.decay",
+                               "optimizer.clip_norm",
+                               "schedule.kind",
+                               "schedule.warmup_steps"};
+
+// run.json: of an imported model what came with it.
+nlohmann::json run_of(const checkpoint::Loaded& loaded, const RunConfig& config) {
+  if (const auto run = loaded.facts.find("run"); run != loaded.facts.end() && run->is_object()) return *run;
+  const train::RunPosition position = train::position_of(loaded);
+  nlohmann::json run = {{"steps", position.step},
+                        {"tokens seen", position.tokens},
+                        {"training loss", position.loss},
+                        {"data hash", position.consumed.hex()}};
+  if (position.validation) {
+    run["validation loss"] = position.validation->loss;
+    run["validation loss at step"] = position.validation->step;
+  }
+  const auto fact = [&](const char* section, const char* key) {
+    const nlohmann::json none;
+    return loaded.facts.value(section, nlohmann::json::object()).value(key, none);
+  };
+  if (const nlohmann::json shards = fact("data", "shards"); shards.is_number()) {
+    run["data"] = {
+        {"shards", shards}, {"tokens", fact("data", "tokens")}, {"fingerprint", fact("data", "fingerprint")}};
+  }
+  if (const nlohmann::json commit = fact("environment", "t6/commit"); commit.is_string()) run["t6 commit"] = commit;
+  nlohmann::json& protocol = run["config"] = nlohmann::json::object();
+  for (const config::CatalogueEntry& entry : config::catalogue(config)) {
+    for (const char* path : kProtocol) {
+      if (entry.path() == path) protocol[path] = entry.value;
+    }
+  }
+  return run;
+}
+
+checkpoint::Loaded facts_of(const std::string& path) {
+  const CheckpointPath where = find_checkpoints(path);
+  const checkpoint::LoadOptions facts_only{.prefix = "none/"};
+  if (where.one) return checkpoint::load_one(where.path, {}, facts_only);
+  std::optional<checkpoint::Loaded> newest = checkpoint::load(where.path, {}, facts_only);
+  if (!newest) fail(ExitCode::checkpoint, "{} holds no checkpoint", where.path.string());
+  return *newest;
+}
+
+int run(const Options& options) {
+  const checkpoint::Loaded loaded = facts_of(options.run);
+  const RunConfig config = train::config_of(loaded.facts, loaded.path);
+  checkpoint::ExportOptions about{.type = options.dtype,
+                                  .shard_bytes = static_cast<uint64_t>(options.shard_gigabytes * 1e9),
+                                  .replace = options.force,
+                                  .approximate = options.approximate,
+                                  .run = run_of(loaded, config)};
+  if (options.format == Family::official) {
+    if (options.llama) fail(ExitCode::usage, "--llama belongs to --format hf");
+    about.format = checkpoint::ModelFormat::official;
+  } else {
+    about.format = checkpoint::hf_format(config.model, options.llama);
+  }
+  const std::string tokenizer_file = options.tokenizer.empty() ? config.data.tokenizer.value_or("") : options.tokenizer;
+  if (!tokenizer_file.empty()) {
+    const data::Tokenizer tokenizer = data::Tokenizer::load(tokenizer_file);
+    if (static_cast<int64_t>(tokenizer.vocab_size()) > config.model.vocab_size) {
+      fail(ExitCode::data, "the tokenizer {} has {} ids, but the model only {} rows; it was trained with another one",
+           tokenizer_file, tokenizer.vocab_size(), config.model.vocab_size);
+    }
+    about.end_of_text = tokenizer.end_of_text();
+    for (data::NamedText& file : data::huggingface_files(tokenizer, config.model.context)) {
+      about.tokenizer_files.emplace_back(std::move(file.name), std::move(file.text));
+    }
+    about.tokenizer_hash = tokenizer.hash_text();
+  } else {
+    log::info("exported without tokenizer files: the run names no data.tokenizer; --tokenizer FILE adds them");
+  }
+  std::optional<Progress> bar;
+  about.progress = [&bar](uint64_t written, uint64_t all) {
+    if (!bar) bar.emplace(ProgressOptions{.label = "export", .total = all});
+    bar->set(written);
+  };
+  const checkpoint::Exported exported = checkpoint::export_model(loaded.path, config.model, options.out, about);
+  if (bar) bar->finish();
+  const std::string_view format = checkpoint::name_of(about.format);
+  if (options.json) {
+    print_json({{"checkpoint", loaded.path.string()},
+                {"step", loaded.step},
+                {"out", options.out},
+                {"format", format},
+                {"dtype", options.dtype == checkpoint::StoredType::bf16 ? "bf16" : "f32"},
+                {"tensors", exported.tensors},
+                {"bytes", exported.bytes},
+                {"files", exported.files}});
+    return 0;
+  }
+  print(label_lines(
+      {{"checkpoint", loaded.path.string()},
+       {"exported to", options.out},
+       {"format", std::string(format)},
+       {"tensors", fmt::format("{}, {}", exported.tensors, format_bytes(static_cast<double>(exported.bytes)))},
+       {"files", fmt::format("{}", fmt::join(exported.files, ", "))}}));
+  return 0;
+}
+
+}  // namespace
+
+void add_export(CLI::App& root, Context& context) {
+  CLI::App* command = add_command(
+      root, "export", "write a checkpoint in the format of transformers, or of the TPA authors' code",
+      "  t6 export runs/demo_tpa --out demo_tpa_hf\n"
+      "  t6 export runs/demo_tpa --out demo_tpa_bf16 --dtype bf16 --tokenizer data/book.tiktoken\n"
+      "  t6 export runs/t6_mha_small --out mha_llama --llama\n"
+      "  t6 export runs/t6_tpa_small/checkpoints/step-00001000 --out tpa_official --format official\n"
+      "\n"
+      "  With --format hf: mha, gqa and mqa become MistralForCausalLM, mla DeepseekV3ForCausalLM, tpa and tpa_kvonly\n"
+      "  T6ForCausalLM, whose code is written beside the weights. In Python:\n"
+      "    AutoModelForCausalLM.from_pretrained(\"demo_tpa_hf\", trust_remote_code=True)\n"
+      "  The folder holds model.safetensors, config.json, tokenizer files, run.json and README.md, the model card.\n"
+      "  t6 import reads it back.");
+  auto options = options_for<Options>(command, context, &run);
+  command
+      ->add_option("RUN", options->run,
+                   "run folder or folder of checkpoints, whose newest intact one is taken, or one checkpoint")
+      ->required();
+  command->add_option("--out", options->out, "folder to write, which appears when it is complete")
+      ->type_name("DIR")
+      ->required();
+  command
+      ->add_option("--format", options->format,
+                   "hf: what AutoModelForCausalLM loads; official: as the TPA authors' code")
+      ->type_name("FORMAT")
+      ->transform(one_of({"hf", "official"}))
+      ->default_str("hf");
+  command->add_flag("--llama", options->llama,
+                    "mha as LlamaForCausalLM; without it MistralForCausalLM, which computes the same");
+  command
+      ->add_option("--dtype", options->dtype, "type of the numbers: f32 as trained, exact; bf16 half as large, rounded")
+      ->type_name("TYPE")
+      ->transform(one_of({"f32", "bf16"}))
+      ->default_str("f32");
+  command
+      ->add_option("--tokenizer", options->tokenizer,
+                   "tokenizer whose files are written beside the weights; without it the run's data.tokenizer")
+      ->type_name("FILE");
+  command
+      ->add_option("--shard-size", options->shard_gigabytes,
+                   "largest weights file in GB (1e9 bytes); more become several files")
+      ->type_name("GB")
+      ->transform(number_between(0, 1e6, true))
+      ->default_str("5");
+  command->add_flag("--approximate", options->approximate,
+                    "also where the format rounds its RoPE tables otherwise than the model (model.rope_table)");
+  command->add_flag("--force", options->force, "replace an older export of that name, once the new one is complete");
+  command->add_flag("--json", options->json, "print one JSON document");
+  add_quiet(command, context);
+}
+
+}  // namespace t6::cli
