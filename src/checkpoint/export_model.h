@@ -21,16 +21,16 @@ struct ExportOptions {
   bool replace = false;                           // an older export of that name
   bool approximate = false;                       // also where RoPE tables are rounded in another way
   nlohmann::json run = nlohmann::json::object();  // run.json; empty: none is written
-  std::vector<std::pair<std::string, std::string>> tokenizer_files;  // names and texts
-  std::string tokenizer_hash;
-  std::optional<int64_t> end_of_text;
+  std::vector<std::pair<std::string, std::string>> tokenizer_files = {};  // names and texts
+  std::string tokenizer_hash = {};
+  std::optional<int64_t> end_of_text = {};
   std::function<void(uint64_t written, uint64_t all)> progress = {};  // bytes of weights
 };
 
 struct Exported {
   uint64_t bytes = 0;  // of weights
   size_t tensors = 0;
-  std::vector<std::string> files;
+  std::vector<std::string> files = {};
 };
 
 // Exports the checkpoint `step` (DIR/step-...), whose model is `config`, to the folder `target`. Error(usage) when the format

@@ -22,8 +22,8 @@ struct CardFacts {
   ModelFormat format = ModelFormat::official;
   StoredType type = StoredType::f32;
   nlohmann::json run = nlohmann::json::object();  // as in run.json; empty: nothing is known
-  std::string tokenizer_hash;                     // empty: exported without tokenizer files
-  std::vector<std::string> approximations;        // of the format (model_json.h)
+  std::string tokenizer_hash = {};                // empty: exported without tokenizer files
+  std::vector<std::string> approximations = {};   // of the format (model_json.h)
 };
 
 // The text of README.md: a function of its arguments.

@@ -79,7 +79,7 @@ int run(const Options& options) {
   const nlohmann::json origin = model.origin();
   const std::string yaml = to_yaml(config);
   checkpoint::save(paths.checkpoints(), 0, state,
-                   {.facts = {{"config", yaml}, {"imported", origin}, {"run", model.run()}}});
+                   {.retention = {}, .facts = {{"config", yaml}, {"imported", origin}, {"run", model.run()}}});
   bar.finish();
   if (tokenizer) folder.add(kTokenizerFile, tokenizer->tiktoken_text());
   folder.add(paths.config().filename().string(), yaml);

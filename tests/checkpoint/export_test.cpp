@@ -63,9 +63,9 @@ TEST_F(Export, EveryKindFormatAndTypeComesBackByteByByte) {
       for (const StoredType type : {StoredType::f32, StoredType::bf16}) {
         SCOPED_TRACE(fmt::format("{} {} {}", config.kind_name(), name_of(format), name_of(type)));
         const auto files = round_trip(config, format, type, 3);
-        EXPECT_EQ(files.count("config.json") + files.count("README.md") + files.count(kRunFile) +
-                      files.count(kWeightsFile),
-                  4u);
+        EXPECT_EQ(
+            files.count("config.json") + files.count("README.md") + files.count(kRunFile) + files.count(kWeightsFile),
+            4u);
         EXPECT_EQ(files.count("modeling_t6.py"), format == ModelFormat::t6 ? 1u : 0u);
       }
     }
@@ -113,8 +113,10 @@ TEST_F(Export, RandomModelsComeBackBitByBit) {
     ++formats[std::string(name_of(format))];
   }
   std::string counts;
-  for (const auto& [format, count] : formats) counts += fmt::format("{}{} {}", counts.empty() ? "" : ", ", count, format);
-  measured("R26", "{} random models ({}): export, import, export gave the same bytes of every file, f32 the same "
+  for (const auto& [format, count] : formats)
+    counts += fmt::format("{}{} {}", counts.empty() ? "" : ", ", count, format);
+  measured("R26",
+           "{} random models ({}): export, import, export gave the same bytes of every file, f32 the same "
            "weights and logits",
            kModels, counts);
 }
@@ -175,8 +177,8 @@ TEST_F(Export, ConfigSaysWhatTransformersAsksFor) {
   EXPECT_EQ(mla.at("torch_dtype"), "bfloat16");
   EXPECT_EQ(mla.at("eos_token_id"), 5);
   const auto official = nlohmann::json::parse(model_json(config, ModelFormat::official, StoredType::f32, 5));
-  for (const char* key : {"vocab_size", "n_layer", "n_head", "head_dim", "n_embd", "rank", "q_rank", "block_size", "bias",
-                          "dropout", "scale_attn_by_inverse_layer_idx", "using_groupnorm", "q_lora_rank",
+  for (const char* key : {"vocab_size", "n_layer", "n_head", "head_dim", "n_embd", "rank", "q_rank", "block_size",
+                          "bias", "dropout", "scale_attn_by_inverse_layer_idx", "using_groupnorm", "q_lora_rank",
                           "kv_lora_rank", "qk_rope_head_dim", "v_head_dim", "model_type"}) {
     EXPECT_TRUE(official.contains(key)) << key;
   }
@@ -286,7 +288,8 @@ TEST_F(Export, AFullDiskOrAKillLeavesTheOldExportOrTheNewOne) {
   }
   EXPECT_GT(failed, 20);
   EXPECT_GT(killed, 7);
-  measured("R26", "a full disk at each of {} disk calls of an export and {} kills: the old export or the new one, whole",
+  measured("R26",
+           "a full disk at each of {} disk calls of an export and {} kills: the old export or the new one, whole",
            calls, killed);
 }
 

@@ -1,0 +1,97 @@
+// t6 export and t6 import as a user runs them: another program's folder and back, and training that begins with it.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/program.h"
+
+namespace t6::test {
+namespace {
+
+using nlohmann::json;
+
+const char* const kConfig = R"(model:
+  attention: {}
+  layers: 2
+  width: 32
+  heads: 4
+  head_width: 8
+  vocab_size: 320
+  context: 32
+data:
+  train: ["data/text_train_*.bin"]
+  validation: ["data/text_val_*.bin"]
+  tokenizer: text.tiktoken
+train: {{steps: 6, global_batch: 4, micro_batch: 4}}
+optimizer: {{lr: 0.01, min_lr: 0.01}}
+schedule: {{kind: constant, warmup_steps: 0}}
+evaluation: {{every: 0, windows: 4}}
+checkpoint: {{every: 0}}
+)";
+
+class ExportCommands : public Program {
+ protected:
+  Outcome expect_ok(const std::vector<std::string>& arguments) {
+    Outcome outcome = run(arguments);
+    EXPECT_EQ(outcome.code, 0) << outcome.err << outcome.out;
+    return outcome;
+  }
+  void expect_refused(const std::vector<std::string>& arguments, int code, const std::string& reason) {
+    const Outcome outcome = run(arguments);
+    EXPECT_EQ(outcome.code, code) << outcome.err;
+    EXPECT_TRUE(contains(outcome.err, reason));
+  }
+  void train(const std::string& kind) {
+    write("text.txt", small_text());
+    expect_ok({"tokenizer", "train", "--input", "text.txt", "--vocab", "300", "--out", "text.tiktoken"});
+    expect_ok({"tokenize", "--tokenizer", "text.tiktoken", "--out", "data/text", "--separator", "\\n", "text.txt"});
+    write("model.yaml", fmt::format(kConfig, kind));
+    expect_ok({"train", "--config", "model.yaml", "run.dir=run"});
+  }
+  json evaluated(const std::string& path) {
+    return json::parse(expect_ok({"eval", path, "--json", "--data", "data/text_val_*.bin", "--windows", "4"}).out);
+  }
+  std::string generated(const std::string& path) {
+    return expect_ok({"generate", path, "--prompt", "the cat", "--tokens", "20", "--temperature", "0"}).out;
+  }
+};
+
+TEST_F(ExportCommands, AModelGoesOutAndComesBack) {
+  train("gqa");
+  const json first = json::parse(expect_ok({"export", "run", "--out", "hf", "--json"}).out);
+  EXPECT_EQ(first.at("format"), "mistral");
+  for (const char* name : {"model.safetensors", "config.json", "tokenizer.json", "vocab.json", "merges.txt",
+                           "tokenizer_config.json", "special_tokens_map.json", "README.md", "run.json"}) {
+    EXPECT_FALSE(read(std::string("hf/") + name).empty()) << name;
+  }
+  EXPECT_TRUE(contains(read("hf/README.md"), "validation loss"));
+  EXPECT_FALSE(contains(read("hf/README.md"), folder().string())) << "a path of this machine";
+  expect_refused({"export", "run", "--out", "hf"}, 2, "--force");
+  expect_ok({"export", "run", "--out", "hf", "--force"});
+
+  expect_ok({"import", "hf", "--out", "runs/back"});
+  EXPECT_EQ(evaluated("runs/back").at("loss"), evaluated("run").at("loss"));
+  EXPECT_EQ(generated("runs/back"), generated("run"));
+  expect_ok({"checkpoint", "verify", "runs/back"});
+  expect_ok({"export", "runs/back", "--out", "again"});
+  for (const char* name : {"model.safetensors", "config.json", "tokenizer.json", "vocab.json", "merges.txt",
+                           "tokenizer_config.json", "special_tokens_map.json", "README.md", "run.json"}) {
+    EXPECT_EQ(read(std::string("hf/") + name), read(std::string("again/") + name)) << name;
+  }
+  expect_refused({"import", "hf", "--out", "runs/back"}, 2, "--force");
+  expect_refused({"import", "run", "--out", "runs/other"}, 4, "holds no weights");
+  expect_refused({"export", "run", "--out", "x", "--llama"}, 2, "--llama is for mha");
+  expect_refused({"export", "run", "--out", "x", "--format", "official"}, 2, "--approximate");
+  expect_ok({"export", "run", "--out", "official", "--format", "official", "--approximate", "--dtype", "bf16"});
+  expect_ok({"import", "official", "--out", "runs/official"});
+}
+
+TEST_F(ExportCommands, TheTensorProductKindsBringTheirCode) {
+  train("tpa");
+  expect_ok({"export", "run", "--out", "hf", "--dtype", "bf16"});
+  EXPECT_TRUE(contains(read("hf/modeling_t6.py"), "class T6ForCausalLM"));
+  EXPECT_TRUE(contains(read("hf/config.json"), "modeling_t6.T6ForCausalLM"));
+}
+
+}  // namespace
+}  // namespace t6::test
