@@ -10,7 +10,7 @@ namespace {
 
 using nlohmann::json;
 
-const char* const kConfig = R"(model:
+constexpr const char* kConfig = R"(model:
   attention: {}
   layers: 2
   width: 32
