@@ -41,9 +41,9 @@ inline void dots(const float* a, int64_t depth, const T* b, int64_t ldb, int64_t
     }
 #pragma GCC unroll 4
     for (int j = 0; j < N; ++j) {
-      if constexpr (N == 1) {
-        prefetch(reinterpret_cast<const char*>(b + at) + kAheadBytes, W::kNumbers * static_cast<int64_t>(sizeof(T)));
-      }
+      // Of one row what follows in it, else the rows that come next.
+      const T* next = N == 1 ? b + at + kAheadBytes / static_cast<int64_t>(sizeof(T)) : b + (N + j) * ldb + at;
+      prefetch(next, W::kNumbers * static_cast<int64_t>(sizeof(T)));
       const W block = load(b + j * ldb + at);
 #pragma GCC unroll 4
       for (int i = 0; i < M; ++i) {
