@@ -27,9 +27,12 @@ for host in "${each[@]}"; do
   ranks=$((ranks + count))
 done
 program=$(command -v "${T6:-t6}") || { echo "mpirun.sh: there is no ${T6:-t6}; name it: T6=build/cpu/src/t6 $0 ..." >&2; exit 2; }
+# Each rank its share of the first host's cores seen from here; waiting threads sleep.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(share=${each[0]##*:}; [ "$share" = "${each[0]}" ] && share=1; cores=$(($(nproc) / share)); echo $((cores > 0 ? cores : 1)))}
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 root=()
 [ "$(id -u)" -eq 0 ] && root=(--allow-run-as-root)
 
 # --bind-to none: a rank's threads may use all cores of its host's share. --quiet: t6 says itself what went wrong.
 exec "${MPIRUN:-mpirun}" -n "$ranks" --host "$hosts" --bind-to none --quiet ${root[@]+"${root[@]}"} \
-  "$program" train "$@"
+  -x OMP_NUM_THREADS -x OMP_WAIT_POLICY "$program" train "$@"

@@ -32,6 +32,9 @@ if [ -z "${SLURM_JOB_ID:-}" ]; then
   exit 2
 fi
 
+# Each rank the cores of its task; waiting threads sleep.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}} OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+
 signalled=0 woken=0
 trap 'signalled=1; woken=1; kill -USR1 "$step" 2>/dev/null' USR1
 

@@ -20,6 +20,9 @@ shift 4
 
 export WORLD_SIZE=$((hosts * ranks)) LOCAL_WORLD_SIZE=$ranks
 export MASTER_ADDR=${address%:*} MASTER_PORT=${address##*:}
+# Each rank its share of the cores; waiting threads sleep.
+cores=$(($(nproc) / ranks))
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > 0 ? cores : 1))} OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 [ -n "${RUN_NONCE:-}" ] && export T6_RUN_NONCE=$RUN_NONCE
 processes=()
 for ((local = 0; local < ranks; ++local)); do

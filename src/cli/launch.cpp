@@ -14,6 +14,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <optional>
 #include <random>
 #include <sstream>
@@ -140,6 +141,66 @@ int code_of(int status) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+// The exit code of a process that such a signal ended from outside or by a crash; a run that was asked to stop by a signal
+// saves, and exits with the code of one of the others.
+bool tells_of_death(int code) {
+  constexpr std::array kDeadly{SIGKILL, SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL};
+  return std::find(kDeadly.begin(), kDeadly.end(), code - 128) != kDeadly.end();
+}
+
+// It is gone, or nobody has asked for its end yet.
+bool has_ended(pid_t process) {
+  std::string stat;
+  std::getline(std::ifstream(fmt::format("/proc/{}/stat", process)), stat);
+  const size_t after = stat.rfind(')');
+  return after == std::string::npos || after + 2 >= stat.size() || stat[after + 2] == 'Z' || stat[after + 2] == 'X';
+}
+
+// Which rank a process was told to be; -1: it is not known.
+int rank_of(pid_t process) {
+  std::ifstream variables(fmt::format("/proc/{}/environ", process));
+  for (std::string variable; std::getline(variables, variable, '\0');) {
+    for (const std::string_view name : {"OMPI_COMM_WORLD_RANK=", "PMI_RANK=", "RANK="}) {
+      if (variable.starts_with(name)) return std::atoi(variable.c_str() + name.size());
+    }
+  }
+  return -1;
+}
+
+// The ranks that another program starts, and which of them ended first.
+class Onlooker {
+ public:
+  Onlooker(pid_t starter, int64_t count) : starter_(starter), count_(static_cast<size_t>(count)) {}
+
+  void look() {
+    if (ranks_.size() < count_ && steady_seconds() > look_again_) {
+      look_again_ = steady_seconds() + 0.2;  // all processes of the host are looked through
+      for (const pid_t process : children_of(starter_)) {
+        if (const int rank = rank_of(process); rank >= 0) ranks_.try_emplace(process, rank);
+      }
+    }
+    for (const auto& [process, rank] : ranks_) {
+      if (first_ < 0 && has_ended(process)) first_ = rank;
+    }
+  }
+  int first() const { return first_; }  // -1: it is not known
+
+ private:
+  pid_t starter_;
+  size_t count_;
+  double look_again_ = 0;
+  std::map<pid_t, int> ranks_;
+  int first_ = -1;
+};
+
+// The exit code of a launch that ended with `code`: that of a rank, but for a rank that was killed or crashed, which is said.
+int code_of_ranks(int code, int rank) {
+  if (!tells_of_death(code)) return code;
+  fmt::print(stderr, "t6 launch: {} was ended by signal {} ({})\n", rank < 0 ? "a rank" : fmt::format("rank {}", rank),
+             code - 128, ::strsignal(code - 128));
+  return static_cast<int>(ExitCode::peer);
+}
+
 // Takes signals from here on, so that none is lost between two starts.
 void take_signals() {
   struct sigaction action {};
@@ -148,10 +209,15 @@ void take_signals() {
   for (const int number : kSignals) ::sigaction(number, &action, nullptr);
 }
 
-// Waits for the processes; the first exit code that is not 0. `reach` gives the ranks that a signal goes to.
-template <class Reach>
-int wait_for(std::vector<pid_t> processes, const Reach& reach) {
-  int first = 0;
+struct End {
+  int code = 0;       // the first that is not 0
+  pid_t process = 0;  // whose it is
+};
+
+// Waits for the processes. `reach` gives the ranks that a signal goes to; `look` is called every few milliseconds.
+template <class Reach, class Look>
+End wait_for(std::vector<pid_t> processes, const Reach& reach, const Look& look) {
+  End first;
   double failed_at = 0;
   bool asked = false, made = false;
   while (!processes.empty()) {
@@ -162,8 +228,8 @@ int wait_for(std::vector<pid_t> processes, const Reach& reach) {
     pid_t ended = 0;
     while ((ended = ::waitpid(-1, &status, WNOHANG)) > 0) {
       std::erase(processes, ended);
-      if (first == 0) first = code_of(status);
-      if (first != 0 && failed_at == 0) failed_at = steady_seconds();
+      if (first.code == 0) first = {code_of(status), ended};
+      if (first.code != 0 && failed_at == 0) failed_at = steady_seconds();
     }
     if (ended < 0 && errno == ECHILD) break;
     const double past = failed_at > 0 ? steady_seconds() - failed_at : 0;
@@ -175,6 +241,7 @@ int wait_for(std::vector<pid_t> processes, const Reach& reach) {
       made = true;
       for (const pid_t process : reach()) ::kill(process, SIGKILL);
     }
+    look();
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   return first;
@@ -191,10 +258,13 @@ int by_mpirun(const std::string& mpirun, const Options& options, const std::vect
   take_signals();
   const pid_t child = start(line, environment_with(added), true);
   // mpirun would answer a signal by ending the ranks before they have saved: they get it themselves.
-  return wait_for({child}, [child] {
+  const auto reach = [child] {
     std::vector<pid_t> ranks = children_of(child);
     return ranks.empty() ? std::vector<pid_t>{child} : ranks;
-  });
+  };
+  Onlooker onlooker(child, options.nproc);
+  const End end = wait_for({child}, reach, [&] { onlooker.look(); });
+  return code_of_ranks(end.code, onlooker.first());
 }
 
 int by_variables(const Options& options, const std::vector<std::string>& words, const std::vector<std::string>& added) {
@@ -212,7 +282,10 @@ int by_variables(const Options& options, const std::vector<std::string>& words, 
                       "MASTER_ADDR=127.0.0.1", "MASTER_PORT=" + std::to_string(port), "T6_RUN_NONCE=" + nonce});
     ranks.push_back(start(words, environment_with(variables), true));
   }
-  return wait_for(ranks, [] { return children_of(::getpid()); });
+  const End end = wait_for(
+      ranks, [] { return children_of(::getpid()); }, [] {});
+  const auto at = std::find(ranks.begin(), ranks.end(), end.process);
+  return code_of_ranks(end.code, at == ranks.end() ? -1 : static_cast<int>(at - ranks.begin()));
 }
 
 int run(const Options& options) {
@@ -234,6 +307,8 @@ int run(const Options& options) {
     const auto cores = static_cast<int64_t>(std::thread::hardware_concurrency());
     added.push_back(fmt::format("OMP_NUM_THREADS={}", std::max<int64_t>(1, cores / options.nproc)));
   }
+  // Threads of OpenMP that wait at a full processor would take it from the other ranks, and from MPI's.
+  if (std::getenv("OMP_WAIT_POLICY") == nullptr) added.emplace_back("OMP_WAIT_POLICY=passive");
   if (by == By::variables) return by_variables(options, words, added);
   const std::string mpirun = find_mpirun();
   if (!dist::has_mpi() || mpirun.empty()) {
@@ -252,7 +327,8 @@ void add_launch(CLI::App& root, Context& context) {
       "  t6 launch --nproc 2 train --config configs/demo_tpa.yaml run.device=cpu\n"
       "  t6 launch --nproc 8 -- train --config configs/t6_tpa_small.yaml\n"
       "Signals go to all ranks: one SIGTERM and the run saves. The exit code is that of the first rank that\n"
-      "did not end with 0. Several hosts: scripts/launch and docs/distributed.md.");
+      "did not end with 0, and 7 where one was killed or crashed. Several hosts: scripts/launch and "
+      "docs/distributed.md.");
   auto options = options_for<Options>(command, context, &run);
   options->context = &context;
   command->add_option("--nproc", options->nproc, "ranks to start")

@@ -33,7 +33,7 @@ struct Options {
   std::optional<double> bus_gigabytes;
   double node_gigabytes = 400;
   std::optional<double> overlap;
-  bool zero = false;
+  bool zero = false;  // also where the config says so
   std::optional<int64_t> micro_batch, bucket_mb;
   bool json = false;
 };
@@ -195,10 +195,11 @@ Plan make_plan(const Options& options) {
   plan.options = options;
   plan.config = options.config.load();
   if (options.micro_batch) plan.config.train.micro_batch = *options.micro_batch;
+  plan.options.zero = options.zero || plan.config.optimizer.zero;
   plan.facts = model_facts(plan.config, options.config.paths().back().stem().string());
   plan.pace = pace_of(options, plan.facts);
   const Transformer model(plan.config.model);
-  const int64_t bucket = options.bucket_mb.value_or(32) << 20;
+  const int64_t bucket = options.bucket_mb.value_or(plan.config.train.bucket_mb) << 20;
   plan.gradient_bytes = static_cast<double>(model.parameters().storage_size()) * sizeof(float);
   plan.tail_bytes = train::tail_bytes(model.parameters(), bucket);
   for (const int64_t nodes : counts_of(options.nodes, "--nodes")) {
@@ -390,11 +391,12 @@ void add_plan(CLI::App& root, Context& context) {
   command->add_option("--overlap", options->overlap, "part of backward that hides exchanges; 0.8 on GPUs, 0 on CPUs")
       ->type_name("X")
       ->transform(number_between(0, 1));
-  command->add_flag("--zero", options->zero, "optimizer state sharded over the ranks");
+  command->add_flag("--zero", options->zero,
+                    "optimizer state sharded over the ranks, also where the config does not say so");
   command->add_option("--micro-batch", options->micro_batch, "windows computed at a time; without it the config's")
       ->type_name("B")
       ->transform(integer_between(1, 65536));
-  command->add_option("--bucket-mb", options->bucket_mb, "MiB exchanged at a time; 32 where not given")
+  command->add_option("--bucket-mb", options->bucket_mb, "MiB exchanged at a time; without it the config's")
       ->type_name("N")
       ->transform(integer_between(1, 4096));
   command->add_flag("--cpu", options->cpu, "ranks are processes on CPU cores");

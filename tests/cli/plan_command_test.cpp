@@ -102,6 +102,10 @@ TEST_F(PlanCommand, AShardedOptimizerKeepsItsPart) {
     return plan(arguments).at("rows").at(0).at("memory_bytes").at("parameters").get<double>();
   };
   EXPECT_NEAR(state({"--zero"}) / state({}), 11.0 / 18, 1e-6);
+  // The config says it, too, and the size of buckets.
+  EXPECT_EQ(state({"optimizer.zero=true"}), state({"--zero"}));
+  EXPECT_EQ(plan({"train.bucket_mb=8"}).at("tail_bytes"), plan({"--bucket-mb", "8"}).at("tail_bytes"));
+  EXPECT_NE(plan({"train.bucket_mb=8"}).at("tail_bytes"), plan({}).at("tail_bytes"));
 }
 
 TEST_F(PlanCommand, SaysWhereABatchDoesNotDivide) {

@@ -11,6 +11,7 @@
 #include <random>
 
 #include "dist/processes.h"
+#include "support/promise.h"
 
 namespace t6::dist {
 namespace {
@@ -354,8 +355,9 @@ TEST(ControlKill, DeathsAtRandomInstantsEndAllEachTime) {
     for (const Ended& each : ended) slowest = std::max(slowest, each.seconds - (killed - processes.began()));
   }
   EXPECT_LT(slowest, 5);
-  RecordProperty("slowest_seconds", fmt::format("{:.2f}", slowest));
-  fmt::print("50 deaths: all ranks gone after at most {:.2f} s\n", slowest);
+  test::measured(
+      "R10", "50 of 50 deaths among 2 to 5 processes: every other one ended with exit 7, all after at most {:.2f} s",
+      slowest);
 }
 
 TEST(ControlKill, StoppedRanksEndAllEachTime) {
@@ -384,7 +386,11 @@ TEST(ControlKill, StoppedRanksEndAllEachTime) {
     for (const Ended& each : ended) slowest = std::max(slowest, each.seconds - (stopped - processes.began()));
   }
   EXPECT_LT(slowest, kLimit + 5);
-  fmt::print("20 hangs: all ranks gone after at most {:.2f} s, the limit being {} s\n", slowest, kLimit);
+  test::measured(
+      "R11",
+      "20 of 20 stopped ones of 2 to 4 processes: every other one ended with exit 7, all after at most {:.2f} s with "
+      "a watchdog of {} s",
+      slowest, kLimit);
 }
 
 }  // namespace

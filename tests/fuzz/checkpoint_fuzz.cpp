@@ -84,6 +84,14 @@ void run_resume(std::string_view input) {
                   again.validation.has_value() == position.validation.has_value(),
               "the position reads back as another one");
     }
+    const json spikes = scalars.value("spikes", json());
+    train::SpikeDetector detector({.window = 8});
+    if (accepts({ExitCode::checkpoint}, [&] { detector.restore(spikes, "step-1"); })) {
+      train::SpikeDetector again({.window = 8});
+      again.restore(json::parse(detector.state().dump()), "written");
+      require(again.state() == detector.state(), "the spike detector reads back as another one");
+      detector.judge(1, 3, 1, true);
+    }
   }
   if (facts.is_object()) {
     static const json here = facts_of_this_start();
@@ -154,12 +162,15 @@ std::vector<std::string> manifest_seeds() {
 std::vector<std::string> resume_seeds() {
   const std::string scalars =
       R"({"step":5,"tokens":100,"data_hash":[1,18446744073709551615],"loss":3.25,"validation":{"step":4,"loss":3.5}})";
+  json spikes = json::parse(scalars);
+  spikes["spikes"] = train::SpikeDetector({}).state();
   json other = facts_of_this_start();
   other["data"]["tokens"] = 101;
   json elsewhere = facts_of_this_start();
   elsewhere["environment"]["cpu"] = {{"name", "y"}};
   return {scalars + kCut + facts_of_this_start().dump(),
           scalars + kCut + other.dump(),
+          spikes.dump() + kCut + "{}",
           scalars + kCut + elsewhere.dump(),
           "{\"tokens\":1e300}\x1e{\"config\":\"train: {steps: 0}\"}",
           "{}\x1e{\"config\":\"\",\"data\":5,\"environment\":[1]}",

@@ -18,9 +18,13 @@
 //
 // Controls: mistakes on purpose, which the tests must find.
 //   T6_SWALLOW_SYNC=PART  fsync of a path that ends in PART does nothing and says that it did
+//   T6_SWALLOW_WRITE=PART writes to a file that ends in PART do nothing and say that they did
+//   T6_TAKE_NO_SIGNAL=1   nobody takes a signal
+//   T6_STOP_CLOCK=1       the steady clock stands still from the first step on
 //   T6_LEAK=BYTES         this much is lost every step
 //   T6_NO_LOCK=1          locking a file always works
 //   T6_MISBEHAVE=WHAT     at the first step: socket, exec, or the path of a file to write
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <malloc.h>
 #include <sys/file.h>
@@ -32,8 +36,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -92,6 +98,10 @@ size_t heap_kib() {
   return (info.uordblks + info.hblkhd) / 1024;
 }
 
+// The steady clock, once it stands still.
+std::atomic<bool> clock_stopped = false;
+timespec stopped_at;
+
 void misbehave(const std::string& what) {
   if (what == "socket") {
     ::close(::socket(AF_INET, SOCK_STREAM, 0));
@@ -146,6 +156,10 @@ struct Faults {
     if (metrics_writes % 10 == 0) {
       record("T6_RECORD_MEMORY", std::to_string(metrics_writes) + " " + std::to_string(resident_kib()) + " " +
                                      std::to_string(heap_kib()) + "\n");
+    }
+    if (number_of("T6_STOP_CLOCK") != 0 && !clock_stopped) {
+      ::clock_gettime(CLOCK_MONOTONIC, &stopped_at);
+      clock_stopped = true;
     }
     if (!misbehaviour.empty() && metrics_writes == 1) misbehave(misbehaviour);
   }
@@ -216,6 +230,25 @@ extern "C" int fsync(int file) {
   if (!swallowed.empty() && path.ends_with(swallowed)) return 0;
   record("T6_RECORD_CALLS", "fsync " + path + "\n");
   return static_cast<int>(::syscall(SYS_fsync, file));
+}
+
+extern "C" ssize_t pwrite(int file, const void* bytes, size_t count, off_t offset) {
+  static const std::string swallowed = text_of("T6_SWALLOW_WRITE");
+  if (!swallowed.empty() && path_of(file).ends_with(swallowed)) return static_cast<ssize_t>(count);
+  return ::syscall(SYS_pwrite64, file, bytes, count, offset);
+}
+
+extern "C" int sigaction(int number, const struct sigaction* action, struct sigaction* before) noexcept {
+  static const auto real = reinterpret_cast<decltype(&sigaction)>(::dlsym(RTLD_NEXT, "sigaction"));
+  return number_of("T6_TAKE_NO_SIGNAL") != 0 ? 0 : real(number, action, before);
+}
+
+extern "C" int clock_gettime(clockid_t clock, struct timespec* time) noexcept {
+  if (clock == CLOCK_MONOTONIC && clock_stopped) {
+    *time = stopped_at;
+    return 0;
+  }
+  return static_cast<int>(::syscall(SYS_clock_gettime, clock, time));
 }
 
 extern "C" int flock(int file, int operation) noexcept {

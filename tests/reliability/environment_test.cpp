@@ -13,16 +13,8 @@ class RunEnvironment : public RunTest {
  protected:
   // Saves the newest checkpoint again with other facts.
   void change_facts(const std::string& run, const std::function<void(nlohmann::json&)>& change) const {
-    const checkpoint::Inspected about = checkpoint::inspect(checkpoints(run));
-    checkpoint::State state;
-    state.scalars = about.scalars;
-    for (const checkpoint::TensorFacts& facts : about.tensors) {
-      state.tensors.push_back(checkpoint::tensor_ref(facts.name, Tensor::zeros(facts.shape, facts.dtype)));
-    }
-    checkpoint::load_one(about.path, state);
-    nlohmann::json facts = about.facts;
-    change(facts["environment"]);
-    checkpoint::save(checkpoints(run), about.step, state, {.retention = {.keep_last = 100}, .facts = facts});
+    rewrite_newest(
+        run, [](auto&, auto&) {}, [&](nlohmann::json& facts) { change(facts["environment"]); });
   }
 };
 

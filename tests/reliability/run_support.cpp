@@ -120,7 +120,8 @@ void RunTest::expect_checkpoints_intact(const std::string& run) const {
   for (const checkpoint::Verified& one : checkpoint::verify(checkpoints(run))) EXPECT_EQ(one.damage, "") << one.path;
 }
 
-void RunTest::rewrite_newest(const std::string& run, const Rewrite& rewrite) const {
+void RunTest::rewrite_newest(const std::string& run, const Rewrite& rewrite,
+                             const std::function<void(nlohmann::json& facts)>& rewrite_facts) const {
   const checkpoint::Inspected about = checkpoint::inspect(checkpoints(run));
   checkpoint::State state;
   std::map<std::string, Tensor> tensors;
@@ -132,7 +133,9 @@ void RunTest::rewrite_newest(const std::string& run, const Rewrite& rewrite) con
   }
   checkpoint::load_one(about.path, state);
   rewrite(state, tensors);
-  checkpoint::save(checkpoints(run), about.step, state, {.retention = {.keep_last = 100}, .facts = about.facts});
+  nlohmann::json facts = about.facts;
+  if (rewrite_facts) rewrite_facts(facts);
+  checkpoint::save(checkpoints(run), about.step, state, {.retention = {.keep_last = 100}, .facts = facts});
 }
 
 fs::path RunTest::payload(const std::string& run, int64_t step) const {

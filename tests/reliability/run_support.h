@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -75,7 +76,8 @@ class RunTest : public ::testing::Test {
 
   // Changes scalars or tensors of the newest checkpoint, which stays a valid one.
   using Rewrite = std::function<void(checkpoint::State& state, std::map<std::string, Tensor>& tensors)>;
-  void rewrite_newest(const std::string& run, const Rewrite& rewrite) const;
+  void rewrite_newest(const std::string& run, const Rewrite& rewrite,
+                      const std::function<void(nlohmann::json& facts)>& rewrite_facts = {}) const;
 
   fs::path payload(const std::string& run, int64_t step) const;
   fs::path manifest(const std::string& run, int64_t step) const {

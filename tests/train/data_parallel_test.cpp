@@ -247,5 +247,21 @@ TEST(Replicas, OneFlippedBitIsFoundAndNamed) {
                  found.load());
 }
 
+// The comparison sees what differs, not what is wrong everywhere; that is what it would miss were it broken.
+TEST(Replicas, ControlTheSameFlipOnAllRanksIsNotFound) {
+  test::on_ranks(2, [&](const std::shared_ptr<dist::Communicator>& communicator) {
+    Transformer model(test::small_model_config(AttentionKind::tpa));
+    model.allocate(DType::f32, kCpu, Partition::granularity(2));
+    test::fill_random(model, 5);
+    const ParameterStore& store = model.parameters();
+    const DataParallel parallel{.communicator = communicator.get(), .partition = Partition(store.storage_size(), 2, 1)};
+    const AdamW optimizer(store, OptimizerSection{}, parallel.updated());
+    *static_cast<unsigned char*>(store.master().raw()) ^= 1;
+    EXPECT_NO_THROW(require_equal_replicas(store, optimizer, parallel, 7));
+    if (communicator->rank() == 1) *static_cast<unsigned char*>(store.master().raw()) ^= 1;
+    EXPECT_THROW(require_equal_replicas(store, optimizer, parallel, 7), Error);
+  });
+}
+
 }  // namespace
 }  // namespace t6::train

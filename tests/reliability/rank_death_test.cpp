@@ -1,0 +1,269 @@
+// R10, R11 for whole runs on several ranks: one dies or hangs, all end in time, one message says which and where, no process
+// is left; and launches that cannot work end at once.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <csignal>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+#include "base/rng.h"
+#include "dist/mpi.h"
+#include "dist/ranks_run.h"
+#include "reliability/run_support.h"
+#include "support/promise.h"
+
+namespace t6::test {
+namespace {
+
+using data::testing::read_file;
+using data::testing::write_file;
+
+class RunRankDeathHeavy : public RunTest {
+ protected:
+  void SetUp() override {
+    if (!dist::has_mpi() || mpirun().empty()) GTEST_SKIP() << "no MPI";
+    char name[256] = {};
+    ::gethostname(name, sizeof name - 1);
+    host_ = name;
+  }
+
+  pid_t start_ranks(int world, const std::string& run, const Overrides& overrides) {
+    std::vector<std::string> arguments{"launch", "--nproc", std::to_string(world), "--"};
+    const std::vector<std::string> words = train_words(run, overrides);
+    arguments.insert(arguments.end(), words.begin(), words.end());
+    return start_program(arguments);
+  }
+  static std::vector<std::string> train_words(const std::string& run, const Overrides& overrides) {
+    std::vector<std::string> words{"train",
+                                   "--config",
+                                   "config.yaml",
+                                   "run.dir=" + run,
+                                   "run.threads=1",
+                                   "train.global_batch=12",
+                                   "train.micro_batch=1"};
+    words.insert(words.end(), overrides.begin(), overrides.end());
+    return words;
+  }
+
+  // Processes that work in this test's folder.
+  std::vector<pid_t> processes() const {
+    std::vector<pid_t> found;
+    std::error_code ignored;
+    for (const auto& entry : fs::directory_iterator("/proc", ignored)) {
+      const std::string name = entry.path().filename().string();
+      pid_t process = 0;
+      if (std::from_chars(name.data(), name.data() + name.size(), process).ptr != name.data() + name.size()) continue;
+      if (fs::read_symlink(entry.path() / "cwd", ignored) == folder()) found.push_back(process);
+    }
+    return found;
+  }
+  // The process that is this rank; 0: there is none.
+  pid_t process_of(int rank) const {
+    const std::string wanted = fmt::format("OMPI_COMM_WORLD_RANK={}", rank);
+    for (const pid_t process : processes()) {
+      std::ifstream variables(fmt::format("/proc/{}/environ", process));
+      for (std::string each; std::getline(variables, each, '\0');) {
+        if (each == wanted) return process;
+      }
+    }
+    return 0;
+  }
+  // Sends `signal` to the rank once the run has logged `steps` more steps; false when it never does.
+  bool strike(const std::string& run, int rank, int signal, int64_t step) const {
+    const double limit = seconds_now() + 120;
+    while (last_logged(run) < step) {
+      if (seconds_now() > limit) return false;
+      sleep_for(0.01);
+    }
+    const pid_t process = process_of(rank);
+    return process > 0 && ::kill(process, signal) == 0;
+  }
+  // Messages of the program, not of the launcher.
+  static std::vector<std::string> messages(const std::string& text) {
+    std::istringstream lines(text);
+    std::vector<std::string> found;
+    for (std::string line; std::getline(lines, line);) {
+      if (line.starts_with("t6: ")) found.push_back(line);
+    }
+    return found;
+  }
+  void expect_no_process_left() const {
+    std::vector<pid_t> left = processes();
+    for (int i = 0; i < 20 && !left.empty(); ++i, left = processes()) sleep_for(0.01);
+    EXPECT_TRUE(left.empty()) << left.size() << " processes are left";
+  }
+  // One message, of the program, that has these parts; exit code 7; no process.
+  void expect_end(const Outcome& outcome, const std::vector<std::string>& parts) const {
+    EXPECT_EQ(outcome.code, 7) << outcome.err;
+    const std::vector<std::string> said = messages(outcome.err);
+    EXPECT_EQ(said.size(), 1u) << outcome.err;
+    for (const std::string& part : parts) {
+      EXPECT_TRUE(!said.empty() && contains(said.front(), part)) << part << " in\n" << outcome.err;
+    }
+    expect_no_process_left();
+  }
+
+  static inline const Overrides kEndless = {"train.steps=100000000", "schedule.kind=constant", "checkpoint.every=20",
+                                            "evaluation.every=0", "logging.every=1000"};
+  std::string host_;
+};
+
+TEST_F(RunRankDeathHeavy, ADeadRankEndsTheRun) {
+  const int deaths = figure(3, 50);
+  const Philox random(21, RngPurpose::test);
+  constexpr std::array kHow{SIGKILL, SIGSEGV, SIGABRT};
+  double worst = 0;
+  int64_t step = 0;
+  for (int i = 0; i < deaths; ++i) {
+    const int world = 2 + (full_figures() ? i % 3 : 0), signal = kHow[static_cast<size_t>(i) % kHow.size()];
+    const auto victim = static_cast<int>(random.below(static_cast<uint64_t>(i), static_cast<uint64_t>(world)));
+    SCOPED_TRACE(fmt::format("death {}: rank {} of {} by signal {}", i, victim, world, signal));
+    const pid_t launcher = start_ranks(world, "run", kEndless);
+    step = std::max<int64_t>(0, newest_step("run")) + 5 + random.below(1000 + static_cast<uint64_t>(i), 40);
+    ASSERT_TRUE(strike("run", victim, signal, step)) << finish(launcher).err;
+    const double struck = seconds_now();
+    const Outcome outcome = finish(launcher);
+    worst = std::max(worst, seconds_now() - struck);
+    expect_end(outcome, {fmt::format("rank {} on {}", victim, host_), "died", "at step "});
+    EXPECT_TRUE(contains(outcome.err, fmt::format("rank {} was ended by signal {}", victim, signal))) << outcome.err;
+    EXPECT_LE(seconds_now() - struck, kSanitized ? 15 : 5);
+    expect_checkpoints_intact("run");
+    if (HasFailure()) return;
+  }
+  EXPECT_GT(newest_step("run"), 0);
+  measured("R10",
+           "{0} of {0} deaths of a rank in whole runs on 2 to {1} ranks ended all of them with exit 7, the slowest "
+           "{2:.1f} s "
+           "later; one message with rank, host and step, a line with the signal, no process left",
+           deaths, full_figures() ? 4 : 2, worst);
+}
+
+TEST_F(RunRankDeathHeavy, AHangingRankEndsTheRun) {
+  constexpr int kWatchdog = 3;
+  const int hangs = figure(2, 20);
+  const Philox random(22, RngPurpose::test);
+  Overrides watched = kEndless;
+  watched.push_back(fmt::format("run.watchdog={}s", kWatchdog));
+  double worst = 0;
+  for (int i = 0; i < hangs; ++i) {
+    const int world = 2 + (full_figures() ? i % 3 : 0), victim = i % world;
+    SCOPED_TRACE(fmt::format("hang {}: rank {} of {}", i, victim, world));
+    const pid_t launcher = start_ranks(world, "run", watched);
+    const int64_t step = std::max<int64_t>(0, newest_step("run")) + 5 + random.below(static_cast<uint64_t>(i), 40);
+    ASSERT_TRUE(strike("run", victim, SIGSTOP, step)) << finish(launcher).err;
+    const double struck = seconds_now();
+    const Outcome outcome = finish(launcher);
+    const double took = seconds_now() - struck;
+    worst = std::max(worst, took);
+    expect_end(outcome, {fmt::format("rank {} on {}", victim, host_), "hangs", "it sends nothing", "at step "});
+    // Rank 0 knows of all; where it is gone, the lowest of the others speaks for itself.
+    if (victim == 0) {
+      EXPECT_TRUE(contains(outcome.err, fmt::format("this is said by rank 1 on {}", host_))) << outcome.err;
+    } else {
+      EXPECT_TRUE(contains(outcome.err, "arrived at step ")) << outcome.err;
+    }
+    EXPECT_LE(took, kWatchdog + (kSanitized ? 15 : 5));
+    expect_checkpoints_intact("run");
+    if (HasFailure()) return;
+  }
+  measured(
+      "R11",
+      "{0} of {0} stopped ranks in whole runs on 2 to {1} ranks ended all with exit 7, the slowest after {2:.1f} "
+      "s with a "
+      "watchdog of {3} s; one message names who hangs and (but for rank 0 itself) who arrived where, no process left",
+      hangs, full_figures() ? 4 : 2, worst, kWatchdog);
+}
+
+// With the watchdog off nobody notices that a rank hangs: what the test above waits for does not come by itself.
+TEST_F(RunRankDeathHeavy, ControlWithoutAWatchdogAHangIsNotNoticed) {
+  Overrides unwatched = kEndless;
+  unwatched.emplace_back("run.watchdog=0s");
+  const pid_t launcher = start_ranks(2, "run", unwatched);
+  ASSERT_TRUE(strike("run", 1, SIGSTOP, 20)) << finish(launcher).err;
+  sleep_for(6);
+  int status = 0;
+  EXPECT_EQ(::waitpid(launcher, &status, WNOHANG), 0) << "it ended by itself";
+  for (const pid_t process : processes()) {
+    if (process != launcher) ::kill(process, SIGKILL);
+  }
+  finish(launcher);
+  expect_no_process_left();
+}
+
+// ---- Bad launches: one message, exit 2 on all, within seconds.
+
+class RunBadLaunchHeavy : public RunRankDeathHeavy {
+ protected:
+  // Each rank by its own words.
+  Outcome run_apart(const std::vector<std::vector<std::string>>& ranks) {
+    std::vector<std::string> words{"--oversubscribe", "--bind-to", "none", "--allow-run-as-root", "--quiet"};
+    for (const std::vector<std::string>& rank : ranks) {
+      words.insert(words.end(), {"-n", "1"});
+      words.insert(words.end(), rank.begin(), rank.end());
+      words.emplace_back(":");
+    }
+    words.pop_back();
+    began_ = seconds_now();
+    return finish(test::start_program(mpirun().c_str(), words, folder()));
+  }
+  void expect_refused(const Outcome& outcome, const std::vector<std::string>& parts) const {
+    EXPECT_EQ(outcome.code, 2) << outcome.err;
+    EXPECT_LT(seconds_now() - began_, kSanitized ? 40 : 15);
+    const std::vector<std::string> said = messages(outcome.err);
+    ASSERT_EQ(said.size(), 1u) << outcome.err;
+    for (const std::string& part : parts) EXPECT_TRUE(contains(said.front(), part)) << part << " in " << outcome.err;
+    EXPECT_FALSE(fs::exists(run_folder("run")));
+    expect_no_process_left();
+  }
+  std::vector<std::string> rank_words(const std::string& program, const Overrides& overrides) const {
+    std::vector<std::string> words{program};
+    const std::vector<std::string> more = train_words("run", overrides);
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  }
+  double began_ = 0;
+};
+
+TEST_F(RunBadLaunchHeavy, RanksWithOtherConfigs) {
+  const Outcome outcome =
+      run_apart({rank_words(T6_PROGRAM, {"train.steps=20"}), rank_words(T6_PROGRAM, {"train.steps=30"})});
+  expect_refused(outcome, {fmt::format("rank 1 on {}", host_), "another config than rank 0", "steps: 30", "steps: 20"});
+}
+
+// A program that differs from the other in the commit it says it was built from.
+TEST_F(RunBadLaunchHeavy, RanksWithOtherBuilds) {
+  std::istringstream version(program({"--version"}).out);
+  std::string commit;
+  for (std::string word; version >> word;) {
+    if (word.starts_with("(")) commit.clear();
+    commit = word;
+    if (word.find_first_not_of("0123456789abcdef+-dirty()") == std::string::npos && word.size() >= 8) break;
+  }
+  commit.erase(std::remove_if(commit.begin(), commit.end(), [](char c) { return c == '(' || c == ')'; }), commit.end());
+  std::string bytes = read_file(T6_PROGRAM);
+  std::string other = commit;
+  std::rotate(other.begin(), other.begin() + 1, other.begin() + 7);
+  size_t changed = 0;
+  for (size_t at = bytes.find(commit); at != std::string::npos;
+       at = bytes.find(commit, at + commit.size()), ++changed) {
+    bytes.replace(at, commit.size(), other);
+  }
+  ASSERT_GT(changed, 0u) << "commit '" << commit << "'";
+  write_file(folder() / "other_t6", bytes);
+  fs::permissions(folder() / "other_t6", fs::perms::owner_all);
+  const Outcome outcome = run_apart({rank_words(T6_PROGRAM, {}), rank_words((folder() / "other_t6").string(), {})});
+  expect_refused(outcome, {fmt::format("rank 1 on {}", host_), "another build of t6 than rank 0"});
+}
+
+TEST_F(RunBadLaunchHeavy, AWorldThatDoesNotDivideTheBatch) {
+  began_ = seconds_now();
+  expect_refused(finish(start_ranks(2, "run", {"train.global_batch=11"})),
+                 {"train.global_batch: expected a multiple of train.micro_batch x ranks"});
+}
+
+}  // namespace
+}  // namespace t6::test
