@@ -179,8 +179,11 @@ class Onlooker {
         if (const int rank = rank_of(process); rank >= 0) ranks_.try_emplace(process, rank);
       }
     }
+    if (some_ended_) return;
     for (const auto& [process, rank] : ranks_) {
-      if (first_ < 0 && has_ended(process)) first_ = rank;
+      if (!has_ended(process)) continue;
+      first_ = some_ended_ ? -1 : rank;  // several since the last look: who was first is not known
+      some_ended_ = true;
     }
   }
   int first() const { return first_; }  // -1: it is not known
@@ -190,6 +193,7 @@ class Onlooker {
   size_t count_;
   double look_again_ = 0;
   std::map<pid_t, int> ranks_;
+  bool some_ended_ = false;
   int first_ = -1;
 };
 
