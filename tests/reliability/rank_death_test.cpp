@@ -73,10 +73,12 @@ class RunRankDeathHeavy : public RunTest {
     return 0;
   }
   // Sends `signal` to the rank once the run has logged `steps` more steps; false when it never does.
-  bool strike(const std::string& run, int rank, int signal, int64_t step) const {
+  bool strike(pid_t launcher, const std::string& run, int rank, int signal, int64_t step) const {
     const double limit = seconds_now() + 120;
     while (last_logged(run) < step) {
-      if (seconds_now() > limit) return false;
+      siginfo_t ended = {};
+      ::waitid(P_PID, static_cast<id_t>(launcher), &ended, WEXITED | WNOHANG | WNOWAIT);
+      if (ended.si_pid != 0 || seconds_now() > limit) return false;
       sleep_for(0.01);
     }
     sleep_for(1.3);  // ranks say every second where they are
@@ -132,7 +134,7 @@ TEST_F(RunRankDeathHeavy, ADeadRankEndsTheRun) {
     const std::string run = fmt::format("run{}", i);
     const pid_t launcher = start_ranks(world, run, kEndless);
     const auto step = static_cast<int64_t>(5 + random.below(1000 + static_cast<uint64_t>(i), 60));
-    ASSERT_TRUE(strike(run, victim, signal, step)) << given_up(launcher).err;
+    ASSERT_TRUE(strike(launcher, run, victim, signal, step)) << given_up(launcher).err;
     const double struck = seconds_now();
     const Outcome outcome = finish(launcher);
     worst = std::max(worst, seconds_now() - struck);
@@ -155,7 +157,7 @@ TEST_F(RunRankDeathHeavy, ADeadRankEndsTheRun) {
 }
 
 TEST_F(RunRankDeathHeavy, AHangingRankEndsTheRun) {
-  constexpr int kWatchdog = 3;
+  constexpr int kWatchdog = 5;
   const int hangs = figure(2, 20);
   const Philox random(22, RngPurpose::test);
   Overrides watched = kEndless;
@@ -165,9 +167,15 @@ TEST_F(RunRankDeathHeavy, AHangingRankEndsTheRun) {
     const int world = 2 + (full_figures() ? i % 3 : 0), victim = i % world;
     SCOPED_TRACE(fmt::format("hang {}: rank {} of {}", i, victim, world));
     const std::string run = fmt::format("run{}", i);
-    const pid_t launcher = start_ranks(world, run, watched);
     const auto step = static_cast<int64_t>(5 + random.below(static_cast<uint64_t>(i), 60));
-    ASSERT_TRUE(strike(run, victim, SIGSTOP, step)) << given_up(launcher).err;
+    pid_t launcher = start_ranks(world, run, watched);
+    // Where the machine does so much else that the start alone takes longer than the watchdog allows: again.
+    for (int attempt = 1; !strike(launcher, run, victim, SIGSTOP, step); ++attempt) {
+      const Outcome outcome = given_up(launcher);
+      ASSERT_LT(attempt, 5) << outcome.err;
+      fs::remove_all(run_folder(run));
+      launcher = start_ranks(world, run, watched);
+    }
     const double struck = seconds_now();
     const Outcome outcome = finish(launcher);
     const double took = seconds_now() - struck;
@@ -198,7 +206,7 @@ TEST_F(RunRankDeathHeavy, ControlWithoutAWatchdogAHangIsNotNoticed) {
   Overrides unwatched = kEndless;
   unwatched.emplace_back("run.watchdog=0s");
   const pid_t launcher = start_ranks(2, "run", unwatched);
-  ASSERT_TRUE(strike("run", 1, SIGSTOP, 20)) << given_up(launcher).err;
+  ASSERT_TRUE(strike(launcher, "run", 1, SIGSTOP, 20)) << given_up(launcher).err;
   sleep_for(6);
   int status = 0;
   EXPECT_EQ(::waitpid(launcher, &status, WNOHANG), 0) << "it ended by itself";
