@@ -51,6 +51,7 @@ int run(int argc, char** argv) {
   add_train(root, context);
   add_launch(root, context);
   add_eval(root, context);
+  add_scores(root, context);
   add_generate(root, context);
   add_logits(root, context);
   add_info(root, context);

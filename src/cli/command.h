@@ -19,6 +19,7 @@ struct Context {
 void add_train(CLI::App& root, Context& context);
 void add_launch(CLI::App& root, Context& context);
 void add_eval(CLI::App& root, Context& context);
+void add_scores(CLI::App& root, Context& context);
 void add_generate(CLI::App& root, Context& context);
 void add_logits(CLI::App& root, Context& context);
 void add_info(CLI::App& root, Context& context);

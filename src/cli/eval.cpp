@@ -1,44 +1,46 @@
-// t6 eval: validation loss and perplexity of a checkpoint.
+// t6 eval: validation loss and perplexity of a checkpoint, or its scores on downstream tasks.
+#include "cli/eval.h"
+
 #include <algorithm>
+#include <optional>
 
 #include "base/error.h"
 #include "base/format.h"
+#include "base/log.h"
 #include "cli/arguments.h"
 #include "cli/command.h"
-#include "cli/loaded_model.h"
 #include "cli/output.h"
+#include "cli/rank_arguments.h"
+#include "tensor/gpu.h"
+#include "train/device.h"
 #include "train/evaluation.h"
 
 namespace t6::cli {
 namespace {
 
-struct Options {
-  std::string run;
-  std::vector<std::string> data;
-  int64_t windows = -1;  // -1: as the config says
-  int64_t batch = 0;     // 0: as the config says
-  Precision precision = Precision::f32;
-  DeviceChoice device = DeviceChoice::automatic;
-  bool json = false;
-};
+constexpr double kWatchdog = 600;  // on several ranks
 
-int run(const Options& options) {
-  const LoadedModel loaded = load_model(options.run, options.precision, options.device);
+void eval_loss(const EvalOptions& options, const LoadedModel& loaded, dist::Connection& ranks) {
   const RunConfig& config = loaded.config;
   const std::vector<std::string>& globs = options.data.empty() ? config.data.validation : options.data;
-  if (globs.empty()) {
-    fail(ExitCode::usage, "the run {} has no data.validation; give the shards with --data 'data/book_val_*.bin'",
-         options.run);
-  }
-  const auto shards = data::ShardSet::open(std::span(globs), static_cast<uint32_t>(config.model.vocab_size));
-  EvaluationSection section = config.evaluation;
-  if (options.windows >= 0) section.windows = options.windows;
-  if (section.windows == 0) section.sampling = EvaluationSampling::fixed;
-  const std::vector<data::Window> windows = train::evaluation_windows(
-      shards, section, static_cast<uint64_t>(config.model.context), static_cast<uint64_t>(config.run.seed));
+  std::optional<data::ShardSet> shards;
+  std::vector<data::Window> windows;
+  dist::agree(ranks.communicator(), [&] {
+    if (globs.empty()) {
+      fail(ExitCode::usage, "the run {} has no data.validation; give the shards with --data 'data/book_val_*.bin'",
+           options.run);
+    }
+    shards = data::ShardSet::open(std::span(globs), static_cast<uint32_t>(config.model.vocab_size));
+    EvaluationSection section = config.evaluation;
+    if (options.windows >= 0) section.windows = options.windows;
+    if (section.windows == 0) section.sampling = EvaluationSampling::fixed;
+    windows = train::evaluation_windows(*shards, section, static_cast<uint64_t>(config.model.context),
+                                        static_cast<uint64_t>(config.run.seed));
+  });
   const int64_t batch = options.batch > 0 ? options.batch : config.train.micro_batch;
-  const train::Evaluation result = train::evaluate(*loaded.model, shards, windows, batch);
-
+  const train::Evaluation result = train::evaluate(*loaded.model, *shards, windows, batch, ranks.communicator(),
+                                                   [&] { ranks.control().progress(0, "validation"); });
+  if (!ranks.communicator().is_root()) return;
   if (options.json) {
     print_json({{"checkpoint", loaded.path.string()},
                 {"step", loaded.step},
@@ -47,7 +49,7 @@ int run(const Options& options) {
                 {"windows", windows.size()},
                 {"tokens", result.tokens},
                 {"data", globs}});
-    return 0;
+    return;
   }
   print(label_lines({{"checkpoint", loaded.path.string()},
                      {"step", std::to_string(loaded.step)},
@@ -55,34 +57,92 @@ int run(const Options& options) {
                      {"perplexity", fmt::format("{:.2f}", result.perplexity())},
                      {"measured on", fmt::format("{} tokens in {} windows of {}", format_grouped(result.tokens),
                                                  format_grouped(windows.size()), config.model.context)}}));
+}
+
+int run(const EvalOptions& options) {
+  const dist::Found found = dist::discover(options.ranks);
+  const int gpu = gpu::count() > 0 ? dist::choose_gpu(found.ranks, gpu::count()) : 0;
+  const Device device = train::choose_device(options.device, "--device cuda", gpu);
+  dist::ConnectOptions how;
+  if (found.ranks.world > 1) how.control.watchdog = kWatchdog;
+  if (found.ranks.rank > 0) log::leave_the_word();
+  dist::Connection ranks = dist::connect(found, device, how);
+  ranks.run([&] {
+    // Scores come out of the same products each time.
+    if (!options.tasks.empty()) train::set_determinism(Determinism::strict);
+    LoadedModel loaded;
+    dist::agree(ranks.communicator(), [&] {
+      if (!options.tasks.empty()) check_tasks(options);
+      loaded = load_model(options.run, options.precision, options.device, gpu);
+    });
+    options.tasks.empty() ? eval_loss(options, loaded, ranks) : eval_tasks(options, loaded, ranks);
+  });
   return 0;
+}
+
+void add_task_options(CLI::App* command, EvalOptions& options) {
+  command
+      ->add_option("--tasks", options.tasks,
+                   "downstream tasks, with commas: arc_easy, arc_challenge, boolq, hellaswag, openbookqa, piqa, "
+                   "winogrande, sciq, mmlu, lambada; --data is then the folder of their files (docs/scores.md)")
+      ->type_name("NAMES");
+  command->add_option("--shots", options.shots, "examples before each question")
+      ->type_name("N")
+      ->transform(integer_between(0, 64))
+      ->capture_default_str();
+  command->add_option("--limit", options.limit, "only the first items of each task; 0: all")
+      ->type_name("N")
+      ->transform(integer_between(0, 1'000'000'000))
+      ->capture_default_str();
+  command->add_option("--seed", options.seed, "another seed, other examples")
+      ->type_name("N")
+      ->transform(integer_from(0))
+      ->capture_default_str();
+  command
+      ->add_option(
+          "--out", options.out,
+          "folder for the result of every item; the same command goes on there, t6 scores compares two of them")
+      ->type_name("DIR");
+  command->add_option("--tokenizer", options.tokenizer, "tokenizer file; without it the run's data.tokenizer")
+      ->type_name("FILE");
 }
 
 }  // namespace
 
 void add_eval(CLI::App& root, Context& context) {
-  CLI::App* command = add_command(root, "eval", "validation loss and perplexity of a checkpoint",
-                                  "  t6 eval runs/demo_tpa\n"
-                                  "  t6 eval runs/demo_tpa --data 'data/other_val_*.bin' --windows 200 --json");
-  auto options = options_for<Options>(command, context, &run);
+  CLI::App* command =
+      add_command(root, "eval", "validation loss and perplexity of a checkpoint, or its scores on downstream tasks",
+                  "  t6 eval runs/demo_tpa\n"
+                  "  t6 eval runs/demo_tpa --data 'data/other_val_*.bin' --windows 200 --json\n"
+                  "  t6 eval runs/demo_tpa --tasks arc_easy,piqa,lambada --data tasks --out scores/demo_tpa\n"
+                  "  t6 eval runs/demo_tpa --tasks hellaswag --data tasks --shots 2 --limit 100\n"
+                  "  t6 launch --nproc 2 eval runs/demo_tpa --tasks arc_easy --data tasks");
+  auto options = options_for<EvalOptions>(command, context, &run);
   command
       ->add_option("RUN", options->run,
                    "run folder or folder of checkpoints, whose newest intact one is taken, or one checkpoint")
       ->required();
-  command->add_option("--data", options->data, "globs of token shards, in quotes; without it the run's data.validation")
+  command
+      ->add_option("--data", options->data,
+                   "globs of token shards, in quotes; without it the run's data.validation. With --tasks: their folder")
       ->type_name("GLOB...");
   command->add_option("--windows", options->windows, "windows to evaluate; 0: all; without it the run's number")
       ->type_name("N")
       ->transform(integer_between(0, 1'000'000'000));
-  command->add_option("--batch", options->batch, "windows computed at a time; without it the run's micro_batch")
+  command
+      ->add_option("--batch", options->batch,
+                   "windows computed at a time; without it the run's micro_batch. With --tasks: tokens of as many; "
+                   "without it 4")
       ->type_name("B")
       ->transform(integer_between(1, 65536));
+  add_task_options(command, *options);
   command->add_option("--precision", options->precision, "of products and attention")
       ->type_name("TYPE")
       ->transform(one_of({"f32", "bf16"}))
       ->default_str("f32");
   add_device(command, options->device);
   command->add_flag("--json", options->json, "print one JSON document");
+  add_rank_arguments(command, options->ranks);
   add_quiet(command, context);
 }
 

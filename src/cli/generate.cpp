@@ -35,13 +35,6 @@ struct Options {
   DeviceChoice device = DeviceChoice::automatic;
 };
 
-std::string tokenizer_path(const Options& options, const RunConfig& config) {
-  if (!options.tokenizer.empty()) return options.tokenizer;
-  if (config.data.tokenizer) return *config.data.tokenizer;
-  fail(ExitCode::usage, "the run {} names no data.tokenizer; give the file with --tokenizer tokenizer.tiktoken",
-       options.run);
-}
-
 // A document begins with end-of-text, as in training.
 std::vector<int32_t> prompt_ids(const data::Tokenizer& tokenizer, const Options& options) {
   const std::string text =
@@ -53,16 +46,8 @@ std::vector<int32_t> prompt_ids(const data::Tokenizer& tokenizer, const Options&
 
 int run(const Options& options) {
   const LoadedModel loaded = load_model(options.run, options.precision, options.device);
-  const std::string file = tokenizer_path(options, loaded.config);
-  const data::Tokenizer tokenizer = data::Tokenizer::load(file);
+  const data::Tokenizer tokenizer = tokenizer_of(loaded, options.run, options.tokenizer);
   const auto vocabulary = static_cast<int64_t>(tokenizer.vocab_size());
-  if (vocabulary > loaded.config.model.vocab_size) {
-    fail(ExitCode::data, "the tokenizer {} has {} ids, but the model of {} only {}; it was trained with another one",
-         file, vocabulary, loaded.path.string(), loaded.config.model.vocab_size);
-  }
-  for (const auto* globs : {&loaded.config.data.validation, &loaded.config.data.train}) {
-    require_ids_of(tokenizer, file, *globs, loaded.config.model.vocab_size, 1);
-  }
   const std::vector<int32_t> prompt = prompt_ids(tokenizer, options);
   const SamplingOptions sampling{.temperature = options.temperature,
                                  .top_k = options.top_k,

@@ -8,7 +8,7 @@
 
 namespace t6::cli {
 
-LoadedModel load_model(const std::string& path, Precision precision, DeviceChoice device) {
+LoadedModel load_model(const std::string& path, Precision precision, DeviceChoice device, int gpu) {
   const CheckpointPath where = find_checkpoints(path);
   // What it says about itself comes first: the config that shapes the model. No tensor is read under this prefix.
   const checkpoint::LoadOptions facts_only{.prefix = "none/"};
@@ -22,7 +22,7 @@ LoadedModel load_model(const std::string& path, Precision precision, DeviceChoic
   }
   LoadedModel loaded{about.path, about.step, train::config_of(about.facts, about.path), nullptr};
   loaded.model = std::make_unique<Transformer>(loaded.config.model);
-  loaded.model->allocate(dtype_for(precision), train::choose_device(device, "--device cuda"));
+  loaded.model->allocate(dtype_for(precision), train::choose_device(device, "--device cuda", gpu));
   checkpoint::load_one(about.path, train::model_state(loaded.model->parameters()), {.prefix = "params/"});
   loaded.model->parameters().refresh_compute();
   return loaded;

@@ -29,4 +29,22 @@ void require_ids_of(const data::Tokenizer& tokenizer, const std::string& file, s
   }
 }
 
+data::Tokenizer tokenizer_of(const LoadedModel& loaded, const std::string& run, const std::string& given) {
+  const RunConfig& config = loaded.config;
+  if (given.empty() && !config.data.tokenizer) {
+    fail(ExitCode::usage, "the run {} names no data.tokenizer; give the file with --tokenizer tokenizer.tiktoken", run);
+  }
+  const std::string file = given.empty() ? *config.data.tokenizer : given;
+  data::Tokenizer tokenizer = data::Tokenizer::load(file);
+  const auto vocabulary = static_cast<int64_t>(tokenizer.vocab_size());
+  if (vocabulary > config.model.vocab_size) {
+    fail(ExitCode::data, "the tokenizer {} has {} ids, but the model of {} only {}; it was trained with another one",
+         file, vocabulary, loaded.path.string(), config.model.vocab_size);
+  }
+  for (const auto* globs : {&config.data.validation, &config.data.train}) {
+    require_ids_of(tokenizer, file, *globs, config.model.vocab_size, 1);
+  }
+  return tokenizer;
+}
+
 }  // namespace t6::cli

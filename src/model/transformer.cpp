@@ -92,6 +92,25 @@ Tensor Transformer::logits(const Tensor& tokens) const {
       .view({tokens.dim(0), tokens.dim(1), config_.vocab_size});
 }
 
+Tensor Transformer::hidden_at(const Tensor& tokens, std::span<const Rows> rows) const {
+  const NoGrad no_grad;
+  const Tensor all = hidden(tokens, Recompute::none).value();
+  int64_t count = 0;
+  for (const Rows& each : rows) count += each.count;
+  const Tensor chosen = Tensor::empty({count, config_.width}, all.dtype(), all.device());
+  int64_t at = 0;
+  for (const Rows& each : rows) {
+    chosen.rows(at, each.count).copy_from(all.view({tokens.numel(), config_.width}).rows(each.begin, each.count));
+    at += each.count;
+  }
+  return chosen;
+}
+
+Tensor Transformer::head(const Tensor& hidden) const {
+  const NoGrad no_grad;
+  return classifier_logits(hidden, wte_->variable().value());
+}
+
 DecodeState Transformer::new_decode_state(int64_t batch, int64_t capacity) const {
   DecodeState state;
   for (const Block& block : blocks_) {

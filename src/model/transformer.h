@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "model/model_config.h"
@@ -19,6 +20,11 @@ struct DecodeState {
   int64_t length() const { return layers.empty() ? 0 : layers.front().length(); }
   int64_t capacity() const { return layers.empty() ? 0 : layers.front().capacity(); }
   size_t bytes() const;
+};
+
+// Rows [begin, begin + count) of a matrix.
+struct Rows {
+  int64_t begin = 0, count = 0;
 };
 
 class Transformer {
@@ -43,6 +49,11 @@ class Transformer {
 
   // Logits [B, T, V] in f32 (f64) without a tape.
   Tensor logits(const Tensor& tokens) const;
+
+  // The normed output of the last block at some rows of the flattened [B * T] positions, [count of all, C] in compute
+  // precision, without a tape; and the logits [n, V] in f32 (f64) of such rows. Together they are logits() at these rows.
+  Tensor hidden_at(const Tensor& tokens, std::span<const Rows> rows) const;
+  Tensor head(const Tensor& hidden) const;
 
   // Error(data) unless every id (i32 in host memory) is one of the vocabulary. What is given in host memory to the
   // functions here is checked by them; what lies on a GPU already was checked by whoever brought it there.

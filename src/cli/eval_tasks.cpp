@@ -1,0 +1,145 @@
+// t6 eval --tasks: scores on downstream tasks, as a table or as JSON.
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/config_scalar.h"
+#include "base/config_tree.h"
+#include "base/error.h"
+#include "base/format.h"
+#include "base/io.h"
+#include "cli/eval.h"
+#include "cli/output.h"
+#include "cli/tokenizer_fit.h"
+#include "train/tasks/scoring.h"
+
+namespace t6::cli {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr int64_t kBatchWindows = 4;
+
+std::vector<TaskName> parse_tasks(const std::string& text) {
+  std::vector<TaskName> tasks;
+  for (size_t at = 0; at <= text.size();) {
+    const size_t end = std::min(text.find(',', at), text.size());
+    const std::string name = text.substr(at, end - at);
+    const auto found = std::find(kTaskNames.begin(), kTaskNames.end(), name);
+    if (found == kTaskNames.end()) {
+      const std::string near = config::nearest_name(name, kTaskNames.data(), kTaskNames.size());
+      fail(ExitCode::usage, "--tasks: expected names out of {} with commas between them, got {}{}",
+           fmt::format("{}", fmt::join(kTaskNames, ", ")), config::quote(name),
+           near.empty() ? "" : "; did you mean " + near + "?");
+    }
+    const auto task = static_cast<TaskName>(found - kTaskNames.begin());
+    if (std::find(tasks.begin(), tasks.end(), task) != tasks.end()) {
+      fail(ExitCode::usage, "--tasks: {} is named twice", name);
+    }
+    tasks.push_back(task);
+    at = end + 1;
+  }
+  return tasks;
+}
+
+struct Scored {
+  const train::PreparedTask* task;
+  train::TaskScore score;
+};
+
+// Mean of what tables show, over tasks with choices. Empty where there is none.
+std::optional<double> average(const std::vector<Scored>& all) {
+  double sum = 0;
+  int count = 0;
+  for (const Scored& each : all) {
+    if (each.task->name == TaskName::lambada) continue;
+    sum += each.score.headline();
+    ++count;
+  }
+  return count > 0 ? std::optional<double>(sum / count) : std::nullopt;
+}
+
+void print_table(const std::vector<Scored>& all, const LoadedModel& loaded, const EvalOptions& options) {
+  Table table;
+  table.column("task", Table::Align::left);
+  for (const char* heading : {"items", "acc", "+-", "acc_norm", "+-", "perplexity", "+-"}) table.column(heading);
+  const auto percent = [](std::optional<double> value) { return value ? fmt::format("{:.2f}", *value * 100) : ""; };
+  const auto number = [](std::optional<double> value) { return value ? fmt::format("{:.2f}", *value) : ""; };
+  for (const auto& [task, score] : all) {
+    table.row({std::string(name_of(task->name)), format_grouped(score.items), percent(score.acc),
+               percent(score.acc_stderr), percent(score.acc_norm), percent(score.acc_norm_stderr),
+               number(score.perplexity), number(score.perplexity_stderr)});
+  }
+  print(label_lines({{"checkpoint", loaded.path.string()},
+                     {"step", std::to_string(loaded.step)},
+                     {"shots", std::to_string(options.shots)}}) +
+        "\n" + table.text());
+  if (const std::optional<double> mean = average(all); mean && all.size() > 1) {
+    print(fmt::format("\naverage {:.2f} (acc_norm where there is one, else acc; without lambada)\n", *mean * 100));
+  }
+  if (!options.out.empty()) print(fmt::format("every item: {}\n", options.out));
+}
+
+void print_document(const std::vector<Scored>& all, const LoadedModel& loaded, const EvalOptions& options) {
+  ordered_json tasks = ordered_json::object();
+  for (const auto& [task, score] : all) {
+    ordered_json& entry = tasks[std::string(name_of(task->name))] = train::to_json(score);
+    entry["file"] = task->path.string();
+    entry["file_xxh3"] = task->hash;
+  }
+  ordered_json document{{"checkpoint", loaded.path.string()},
+                        {"step", loaded.step},
+                        {"shots", options.shots},
+                        {"seed", options.seed},
+                        {"limit", options.limit},
+                        {"tasks", std::move(tasks)}};
+  if (const std::optional<double> mean = average(all)) document["average"] = *mean;
+  if (!options.out.empty()) document["out"] = options.out;
+  print_json(document);
+}
+
+}  // namespace
+
+void check_tasks(const EvalOptions& options) {
+  parse_tasks(options.tasks);
+  if (options.data.size() != 1) {
+    fail(ExitCode::usage, "--tasks needs --data with the one folder of their files, got {}",
+         options.data.empty() ? "none" : fmt::format("{}", fmt::join(options.data, " ")));
+  }
+  if (options.windows >= 0) {
+    fail(ExitCode::usage, "--windows is of the validation loss; --limit bounds the items of --tasks");
+  }
+}
+
+void eval_tasks(const EvalOptions& options, const LoadedModel& loaded, dist::Connection& ranks) {
+  const int64_t window = loaded.config.model.context;
+  std::vector<train::PreparedTask> tasks;
+  train::ScoringOptions scoring{
+      .batch_tokens = static_cast<size_t>((options.batch > 0 ? options.batch : kBatchWindows) * window),
+      .on_batch = [&] { ranks.control().progress(0, "scoring a batch"); }};
+  if (!options.out.empty()) scoring.out = options.out;
+  dist::agree(ranks.communicator(), [&] {
+    const std::vector<TaskName> names = parse_tasks(options.tasks);
+    const data::Tokenizer tokenizer = tokenizer_of(loaded, options.run, options.tokenizer);
+    for (const TaskName name : names) {
+      tasks.push_back(train::prepare_task(
+          name, options.data.front(),
+          {.shots = options.shots, .limit = options.limit, .seed = static_cast<uint64_t>(options.seed)}, tokenizer,
+          window));
+    }
+    scoring.of = std::make_shared<const ordered_json>(
+        ordered_json{{"checkpoint", io::hash_file(loaded.path / "manifest.json")},
+                     {"step", loaded.step},
+                     {"tokenizer", tokenizer.hash_text()},
+                     {"precision", options.precision == Precision::bf16 ? "bf16" : "f32"}});
+  });
+  const train::ScoredTransformer model(*loaded.model);
+  std::vector<Scored> all;
+  for (const train::PreparedTask& task : tasks) {
+    const std::vector<train::ItemResult> results = score_task(model, task, scoring, ranks.communicator());
+    all.push_back({&task, train::score_of(task.name, results)});
+  }
+  if (!ranks.communicator().is_root()) return;
+  options.json ? print_document(all, loaded, options) : print_table(all, loaded, options);
+}
+
+}  // namespace t6::cli
