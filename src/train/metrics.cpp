@@ -185,6 +185,19 @@ void MetricsWriter::validation(const ValidationMetrics& m) {
   write(timing_, timing);
 }
 
+void MetricsWriter::score(int64_t step, std::string_view task, const Json& score, double ms) {
+  Json line = line_of("score", step);
+  line["task"] = task;
+  add_fields(line, score);
+  write(metrics_, line);
+
+  Json timing = line_of("score", step);
+  timing["task"] = task;
+  timing["ms"] = ms;
+  timing["time"] = unix_seconds();
+  write(timing_, timing);
+}
+
 void MetricsWriter::process_event(int64_t step, std::string_view name, const Json& fields) {
   Json line = line_of("process", step);
   line["event"] = name;

@@ -7,9 +7,11 @@
 // metrics.jsonl
 //   {"kind":"train","step":1200,"loss":3.21,"lr":0.0006,"grad_norm":0.42,"clip":1.0,"tokens":589824000,"data_hash":"…"}
 //   {"kind":"validation","step":1200,"loss":3.19,"tokens":589824000,"validation_tokens":1048576}
+//   {"kind":"score","step":1200,"task":"arc_easy","items":2376,"acc":0.43,"acc_stderr":0.01,"acc_norm":0.39,…}
 // timing.jsonl
 //   {"kind":"train","step":1200,"ms":512.1,"tokens_per_second":959000.0,"mfu":0.412,"memory":33500000000,"time":1.7e9}
 //   {"kind":"validation","step":1200,"ms":…,"time":…}
+//   {"kind":"score","step":1200,"task":"arc_easy","ms":…,"time":…}
 //   {"kind":"process","step":1200,"event":"checkpoint","time":…}
 // A step whose loss or norm leapt has also "spike":true, one that was not applied "skipped":true; its clip is null.
 // A number that is not finite is null. Steps are counted from 1: "step N" is the state after N updates.
@@ -78,6 +80,8 @@ class MetricsWriter {
 
   void train(const StepMetrics& metrics);
   void validation(const ValidationMetrics& metrics);
+  // Scores of a task: `score` are the fields of its line after "kind", "step" and "task".
+  void score(int64_t step, std::string_view task, const Json& score, double ms);
   // What happened to the process: start, resume, checkpoint, signal. In timing.jsonl.
   void process_event(int64_t step, std::string_view name, const Json& fields);
 

@@ -53,6 +53,14 @@ void RunConfig::check(config::Checks& checks) const {
   checks.require(evaluation.sampling == EvaluationSampling::fixed || evaluation.windows > 0,
                  {"evaluation.windows", "evaluation.sampling"},
                  "expected a number of windows above 0 under evaluation.sampling: random");
+  checks.require(scores.tasks.empty() || scores.data, {"scores.tasks", "scores.data"},
+                 "expected scores.data, the folder with the files of scores.tasks, got none");
+  checks.require(scores.tasks.empty() || data.tokenizer, {"scores.tasks", "data.tokenizer"},
+                 "expected data.tokenizer, which encodes the text of scores.tasks, got none");
+  for (size_t i = 0; i < scores.tasks.size(); ++i) {
+    const bool twice = std::count(scores.tasks.begin(), scores.tasks.end(), scores.tasks[i]) > 1;
+    checks.require(!twice, {"scores.tasks"}, "expected each task once, got {} twice", name_of(scores.tasks[i]));
+  }
   checks.require(checkpoint.keep_every == 0 || (checkpoint.every > 0 && checkpoint.keep_every % checkpoint.every == 0),
                  {"checkpoint.keep_every", "checkpoint.every"},
                  "expected checkpoint.keep_every to be a multiple of checkpoint.every, got {} and {}",

@@ -19,6 +19,7 @@
 #include "model/model_config.h"
 #include "model/recompute.h"
 #include "train/spikes.h"
+#include "train/tasks/task.h"
 
 namespace t6::data {
 constexpr std::array<std::string_view, 2> config_names(SampleOrder) {
@@ -221,6 +222,24 @@ struct EvaluationSection {
   bool operator==(const EvaluationSection&) const = default;
 };
 
+struct ScoresSection {
+  std::vector<TaskName> tasks;
+  std::optional<std::string> data;
+  int64_t every = 0;
+  int64_t shots = 0;
+  int64_t limit = 0;
+
+  template <class V>
+  void fields(V& v) {
+    v.field("tasks", tasks, "downstream tasks to score while training; none: nothing is scored");
+    v.field("data", data, "folder with the files of these tasks (docs/scores.md)");
+    v.field("every", every, "steps between scores; 0: only after the last step", config::range(0, 1e9));
+    v.field("shots", shots, "examples before each question", config::range(0, 64));
+    v.field("limit", limit, "only the first items of each task; 0: all", config::range(0, 1e9));
+  }
+  bool operator==(const ScoresSection&) const = default;
+};
+
 enum class ResumePolicy { automatic, never, required };
 constexpr std::array<std::string_view, 3> config_names(ResumePolicy) {
   return {"auto", "never", "require"};
@@ -269,6 +288,7 @@ struct RunConfig {
   OptimizerSection optimizer;
   ScheduleSection schedule;
   EvaluationSection evaluation;
+  ScoresSection scores;
   SpikeSection spikes;
   CheckpointSection checkpoint;
   LoggingSection logging;
@@ -283,6 +303,7 @@ struct RunConfig {
     v.section("optimizer", optimizer, "AdamW");
     v.section("schedule", schedule, "learning rate over the run");
     v.section("evaluation", evaluation, "validation loss");
+    v.section("scores", scores, "scores on downstream tasks while training");
     v.section("spikes", spikes, "steps that must not spoil the run");
     v.section("checkpoint", checkpoint, "saving and resuming");
     v.section("logging", logging, "what is reported while training");

@@ -202,6 +202,7 @@ void Trainer::open_data() {
     validation_windows_ =
         evaluation_windows(*validation_shards_, config_.evaluation, window, static_cast<uint64_t>(config_.run.seed));
   }
+  scores_ = TrainingScores(config_);
 }
 
 checkpoint::State Trainer::state() const {
@@ -423,6 +424,29 @@ void Trainer::evaluate() {
   if (position_.step == 0) result_.first_validation_loss = evaluation.loss;
 }
 
+bool Trainer::scores_due(int64_t step) const {
+  return scores_.any() && (step == config_.train.steps || due(config_.scores.every, step));
+}
+
+// As an evaluation, before the checkpoint of the same step.
+void Trainer::score() {
+  const double begin = steady_seconds();
+  const auto report = [this](const ScoreMetrics& metrics) {
+    log::info("{}", console_line(metrics));
+    const Json fields = to_json(metrics.score);
+    if (metrics_) metrics_->score(metrics.step, name_of(metrics.task), fields, metrics.ms);
+    if (!tensorboard_) return;
+    for (const auto& [key, value] : fields.items()) {
+      if (key == "items") continue;
+      const std::string tag = fmt::format("score/{}/{}", name_of(metrics.task), key);
+      tensorboard_->scalars(metrics.step, std::vector<TensorBoardWriter::Scalar>{{tag, value.get<double>()}});
+    }
+  };
+  scores_.run(
+      model_, position_.step, *ranks_.communicator, [this] { progress("scores of tasks"); }, report);
+  slowest_scores_ = std::max(slowest_scores_, steady_seconds() - begin);
+}
+
 checkpoint::Peers Trainer::peers() const {
   return {.rank = ranks_.communicator->rank(),
           .world = world(),
@@ -528,7 +552,9 @@ double Trainer::seconds_to_keep() const {
   const double guess = slowest_step_ * windows / static_cast<double>(config_.train.global_batch);
   const double evaluation = slowest_evaluation_ > 0 ? slowest_evaluation_ : guess;
   const double save = slowest_save_ > 0 ? slowest_save_ : static_cast<double>(bytes_to_save_) / 1e8;
-  return 2 * (slowest_step_ + save + (evaluation_due(position_.step + 1) ? evaluation : 0));
+  const int64_t next = position_.step + 1;
+  return 2 *
+         (slowest_step_ + save + (evaluation_due(next) ? evaluation : 0) + (scores_due(next) ? slowest_scores_ : 0));
 }
 
 // On several ranks what all of them voted with the last step, so that all stop after the same one: a signal before the
@@ -592,11 +618,13 @@ TrainResult Trainer::train() {
     // A GPU always has its next step before it ends one, except where the host wants to look at what was reached, or
     // the next step depends on it.
     const bool check = world() > 1 && due(config_.run.check_replicas, position_.step);
-    const bool look = check || evaluation_due(position_.step) || due(config_.checkpoint.every, position_.step);
+    const bool look = check || evaluation_due(position_.step) || scores_due(position_.step) ||
+                      due(config_.checkpoint.every, position_.step);
     finish_steps(look || detector_.decides() || device_.is_cpu() ? 0 : 1);
     settle_save(/*wait=*/false, /*last=*/false);
     if (check) require_equal_replicas(model_.parameters(), *optimizer_, *parallel_, position_.step);
     if (evaluation_due(position_.step)) evaluate();
+    if (scores_due(position_.step)) score();
     if (due(config_.checkpoint.every, position_.step)) save(/*last=*/false);
     progress.set(static_cast<uint64_t>(position_.step));
     progress.note(fmt::format("loss {:.4f}", position_.loss));

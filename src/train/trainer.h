@@ -24,6 +24,7 @@
 #include "train/signals.h"
 #include "train/spikes.h"
 #include "train/step.h"
+#include "train/tasks/during_training.h"
 #include "train/tensorboard.h"
 #include "train/training_state.h"
 
@@ -88,6 +89,7 @@ class Trainer {
   void record_algorithms();
   void report(const StepMetrics& metrics);
   void evaluate();
+  void score();
   void require_finite_parameters();
   void save(bool last);
   void start_save();
@@ -106,6 +108,7 @@ class Trainer {
   std::optional<StopReason> stop_reason() const;
   bool due(int64_t every, int64_t step) const { return every > 0 && step % every == 0; }
   bool evaluation_due(int64_t step) const;
+  bool scores_due(int64_t step) const;
   double seconds_since_start() const;
   double seconds_to_keep() const;
   std::string out_of_memory(const gpu::OutOfMemory& error) const;
@@ -134,6 +137,7 @@ class Trainer {
   std::optional<TrainingStep> training_step_;
   std::optional<data::ShardSet> train_shards_, validation_shards_;
   std::vector<data::Window> validation_windows_;
+  TrainingScores scores_;
   std::unique_ptr<data::Loader> loader_;
   std::optional<MetricsWriter> metrics_;          // on rank 0
   std::optional<TensorBoardWriter> tensorboard_;  // on rank 0
@@ -154,7 +158,7 @@ class Trainer {
   uint64_t bytes_to_save_ = 0;
   int failed_saves_ = 0;
   // The slowest of this process, in seconds; 0: none yet.
-  double slowest_step_ = 0, slowest_evaluation_ = 0, slowest_save_ = 0;
+  double slowest_step_ = 0, slowest_evaluation_ = 0, slowest_scores_ = 0, slowest_save_ = 0;
   TrainResult result_;
   StopSignals signals_;
 };

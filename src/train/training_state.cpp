@@ -128,7 +128,7 @@ std::vector<std::string> changed_keys(const RunConfig& before, const RunConfig& 
   for (size_t i = 0; i < std::min(values.size(), old_values.size()); ++i) {
     const std::string path = values[i].path();
     if (values[i].value == old_values[i].value || path == "run.dir" || path == "preset") continue;
-    if (values[i].section == "checkpoint" || values[i].section == "logging") continue;
+    if (values[i].section == "checkpoint" || values[i].section == "logging" || values[i].section == "scores") continue;
     changed.push_back(fmt::format("{}: {} -> {}", path, old_values[i].value, values[i].value));
   }
   return changed;

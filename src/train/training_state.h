@@ -56,7 +56,7 @@ RunConfig config_of(const nlohmann::json& facts, const std::filesystem::path& pa
 //                      (random_window), and times the ranks where it decides how gradients are scaled (sum): Error(checkpoint) naming what differs
 //   may change, said   every other key that has a part in the numbers (steps, optimizer, schedule, precision, ...),
 //                      build, processor, libraries, threads and ranks: a warning with old and new values
-//   may change         run.dir, checkpoint, logging
+//   may change         run.dir, checkpoint, scores, logging
 void require_same_run(const RunConfig& config, const nlohmann::json& facts, const checkpoint::Loaded& loaded);
 
 }  // namespace t6::train

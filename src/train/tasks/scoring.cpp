@@ -200,6 +200,7 @@ std::vector<ItemResult> score_task(const LanguageModel& model, const PreparedTas
                      .unit = "item",
                      .total = count,
                      .start = results.size(),
+                     .plain_lines = options.plain_lines,
                      .summary = false});
   while (results.size() < count) {
     const size_t begin = results.size(), end = std::min(begin + kBlockItems, count);

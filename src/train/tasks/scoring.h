@@ -47,6 +47,7 @@ struct ScoringOptions {
   std::function<void()> on_batch = {};                    // called before each
   std::optional<std::filesystem::path> out = {};          // results are kept there and gone on with
   std::shared_ptr<const nlohmann::ordered_json> of = {};  // with `out`: what results of another model differ in
+  bool plain_lines = true;                                // progress also where no terminal is
 };
 inline constexpr size_t kBlockItems = 512;
 
