@@ -49,7 +49,8 @@ const std::vector<BadConfig>& bad_configs() {
       {"schedule: {warmup_step: 10}\n", "1:12: schedule.warmup_step: unknown key; nearest is 'warmup_steps'"},
       {"evaluation:\n  batches: 10\n", "2:3: evaluation.batches: unknown key; expected every, windows or sampling"},
       {"data: {every: 5}\n",
-       "1:8: data.every: unknown key here; did you mean 'evaluation.every' or 'checkpoint.every' or 'logging.every'"},
+       "1:8: data.every: unknown key here; did you mean 'evaluation.every' or 'scores.every' or 'checkpoint.every' or "
+       "'logging.every'"},
       {"checkpoint: {keeplast: 3}\n", "1:14: checkpoint.keeplast: unknown key; nearest is 'keep_last'"},
       {"logging: {tensorbaord: true}\n", "1:11: logging.tensorbaord: unknown key; nearest is 'tensorboard'"},
       {"model:\n  n_head: 5\n",
@@ -58,8 +59,8 @@ const std::vector<BadConfig>& bad_configs() {
            kinds},
       {"Train: {steps: 5}\n", "1:1: Train: unknown key; nearest is 'train'"},
       {"\"\": 5\n",
-       "1:1: '': unknown key; expected preset, run, model, data, train, optimizer, schedule, evaluation, spikes, "
-       "checkpoint or "
+       "1:1: '': unknown key; expected preset, run, model, data, train, optimizer, schedule, evaluation, scores, "
+       "spikes, checkpoint or "
        "logging"},
       // Options of another attention kind.
       {"model:\n  attention: mha\n  tpa:\n    rank_q: 6\n",

@@ -241,8 +241,9 @@ Question winogrande_row(const Row& row) {
 }
 
 Question sciq_row(const Row& row) {
-  return sciq(row.has("support") ? row.text("support") : "", row.words("question"),
-              {row.words("distractor1"), row.words("distractor2"), row.words("distractor3")},
+  std::vector<std::string> distractors;
+  for (const char* key : {"distractor1", "distractor2", "distractor3"}) distractors.push_back(row.words(key));
+  return sciq(row.has("support") ? row.text("support") : "", row.words("question"), distractors,
               row.words("correct_answer"));
 }
 
