@@ -306,7 +306,7 @@ TEST_F(TaskResults, OfSomethingElseAreRefused) {
   const std::string good = text("a");
   const auto write = [&](const std::string& held) { io::write_text_atomically(folder_ / "a" / "piqa.jsonl", held); };
   for (const std::string& bad : {std::string("notes\n"), std::string("no end"), good + "{\"item\":3}\n",
-                                good.substr(0, good.find('\n') + 1) + good.substr(good.find("{\"item\":1"))}) {
+                                 good.substr(0, good.find('\n') + 1) + good.substr(good.find("{\"item\":1"))}) {
     write(bad);
     EXPECT_NE(refusal(task, into("a")), "") << bad;
     EXPECT_EQ(text("a"), bad);
@@ -337,7 +337,8 @@ TEST(TaskCompare, PairsOfRightAndWrong) {
     SavedResults results;
     results.task = TaskName::winogrande;
     for (size_t i = 0; i < right.size(); ++i) {
-      results.items.push_back({.gold = 0, .scores = {-1}, .correct = right[i] == 1, .correct_norm = {}, .prompt = std::to_string(i)});
+      results.items.push_back(
+          {.gold = 0, .scores = {-1}, .correct = right[i] == 1, .correct_norm = {}, .prompt = std::to_string(i)});
     }
     return results;
   };
@@ -367,7 +368,7 @@ TEST(TaskCompare, ResultsReadBack) {
   const std::string header = "{\"kind\":\"t6-scores\",\"version\":1,\"task\":\"piqa\"}\n";
   EXPECT_EQ(parse_results(header + to_line(0, result) + "{\"torn", "f").items.size(), 1u);
   for (const std::string& bad : {std::string("{}\n"), header + "{}\n", header + to_line(1, result),
-                                std::string("{\"kind\":\"t6-scores\",\"version\":1,\"task\":\"x\"}\n")}) {
+                                 std::string("{\"kind\":\"t6-scores\",\"version\":1,\"task\":\"x\"}\n")}) {
     EXPECT_THROW(parse_results(bad, "f"), Error) << bad;
   }
 }
