@@ -34,7 +34,8 @@ def load(name, export):
 
 
 def tokenizer(name, export="hf"):
-    return AutoTokenizer.from_pretrained(WORK / name / export)
+    # transformers 5 asks before it reads a tokenizer beside a config with code.
+    return AutoTokenizer.from_pretrained(WORK / name / export, trust_remote_code=True)
 
 
 def logits_of_t6(path):
