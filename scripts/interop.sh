@@ -14,7 +14,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-t6=build/cpu/t6 environments=() make=() keep=no fixtures=no tests=()
+t6=build/cpu/t6 environments=() make=() keep=no fixtures=no install_only=no tests=()
 while [ $# -gt 0 ]; do
   case "$1" in
     --t6) t6=${2:?"--t6 needs a program"}; shift ;;
@@ -22,6 +22,7 @@ while [ $# -gt 0 ]; do
     --env) environments+=("${2:?"--env needs oldest, 4 or 5"}"); shift ;;
     --keep-models) keep=yes ;;
     --fixtures) fixtures=yes; environments=(5) ;;
+    --install) environments+=("${2:?"--install needs a name"}"); install_only=yes; shift ;;  # for compare_lm_eval.sh
     -h | --help) sed -n '2,13{s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
     -*) echo "interop: unknown option $1; see --help" >&2; exit 2 ;;
     *) tests+=("$1") ;;
@@ -34,7 +35,8 @@ done
 t6=$(realpath "$t6")
 
 place=${T6_INTEROP_ENVIRONMENTS:-build/interop}
-declare -A requirement=([oldest]='transformers==4.45.2' [4]='transformers>=4.57,<5' [5]='transformers>=5,<6')
+declare -A requirement=([oldest]='transformers==4.45.2' [4]='transformers>=4.57,<5' [5]='transformers>=5,<6'
+                        [lm_eval]='lm_eval[hf]')
 
 # install NAME PACKAGE...: a virtual environment, remembered as complete by a file with what it was asked for.
 install() {
@@ -56,9 +58,14 @@ install torch torch numpy safetensors zstandard
 for name in "${environments[@]}"; do
   [ -n "${requirement[$name]:-}" ] || { echo "interop: --env is oldest, 4 or 5, not $name" >&2; exit 2; }
   packages=("${requirement[$name]}")
-  [ "$name" != oldest ] || packages+=('numpy<2')
+  case "$name" in
+    oldest) packages+=('numpy<2') ;;
+    lm_eval) packages+=('transformers<5') ;;
+  esac
   install "$name" "${packages[@]}"
 done
+
+[ "$install_only" = no ] || exit 0
 
 export OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 HF_MODULES_CACHE=$PWD/build/interop/modules
 export T6_PROGRAM=$t6 T6_INTEROP_MODELS=$PWD/build/interop/models

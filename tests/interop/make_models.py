@@ -69,6 +69,7 @@ class Maker:
         (self.folder / name).mkdir(parents=True)
         (self.folder / f"{name}.yaml").write_text(json.dumps(config))  # which is YAML
         self.t6("train", "--config", f"{name}.yaml", "--quiet")
+        return self.folder / name / "run"
 
     def gpt2(self, text):
         """GPT-2's tokenizer as files, by way of a model of its vocabulary, and its ids of a text."""
