@@ -33,13 +33,22 @@ fs::path existing(const fs::path& folder) {
   return folder;
 }
 
+// Every layer has tensors of its own: what could not be there is refused before a list of it is made.
+const ModelJson& with_layers(const ModelJson& json, size_t tensors, const fs::path& folder) {
+  if (static_cast<size_t>(json.config.layers) >= tensors) {
+    fail(ExitCode::checkpoint, "{} says {} layers, but only {} tensors are there: more is missing",
+         (folder / "config.json").string(), json.config.layers, tensors);
+  }
+  return json;
+}
+
 }  // namespace
 
 ImportedModel::ImportedModel(const fs::path& folder)
     : folder_(existing(folder)),
       weights_(folder_),
       json_(parse_model_json(read_file(folder_ / "config.json"), (folder_ / "config.json").string(), weights_.names())),
-      mapped_(map_tensors(json_.config, json_.format)) {
+      mapped_(map_tensors(with_layers(json_, weights_.names().size(), folder_).config, json_.format)) {
   require_tensors();
   for (const MappedTensor& tensor : mapped_) {
     if (tensor.source.empty()) require_ones(tensor);

@@ -75,6 +75,7 @@ nlohmann::json run_of(const checkpoint::Loaded& loaded, const RunConfig& config)
         {"shards", shards}, {"tokens", fact("data", "tokens")}, {"fingerprint", fact("data", "fingerprint")}};
   }
   if (const nlohmann::json commit = fact("environment", "t6/commit"); commit.is_string()) run["t6 commit"] = commit;
+  if (const nlohmann::json step = fact("weights", "step"); step.is_number()) run["began with weights of step"] = step;
   nlohmann::json& protocol = run["config"] = nlohmann::json::object();
   for (const config::CatalogueEntry& entry : config::catalogue(config)) {
     for (const char* path : kProtocol) {

@@ -1,17 +1,11 @@
-// What a command's RUN argument names: a run folder, a folder of checkpoints, or one checkpoint.
+// What a command's RUN argument names.
 #pragma once
 
-#include <filesystem>
-#include <string>
+#include "train/checkpoint_path.h"
 
 namespace t6::cli {
 
-struct CheckpointPath {
-  std::filesystem::path path;  // a folder of checkpoints, or one of them
-  bool one = false;
-};
-
-// Error(checkpoint) when `path` is none of the three; the message says what is there instead.
-CheckpointPath find_checkpoints(const std::string& path);
+using train::CheckpointPath;
+using train::find_checkpoints;
 
 }  // namespace t6::cli

@@ -128,6 +128,7 @@ struct TrainSection {
   bool cuda_graph = true;
   std::optional<std::chrono::seconds> max_runtime;
   std::optional<double> target_loss;
+  std::optional<std::string> weights;
 
   template <class V>
   void fields(V& v) {
@@ -146,6 +147,9 @@ struct TrainSection {
     v.field("cuda_graph", cuda_graph, "on a GPU: micro-steps run as one captured graph; the losses are the same");
     v.field("max_runtime", max_runtime, "save and exit after this time", config::at_least(1));
     v.field("target_loss", target_loss, "stop once the validation loss is at or below", config::positive());
+    v.field(
+        "weights", weights,
+        "run or checkpoint whose weights a new run begins with, of t6 train or t6 import; not written: random ones");
   }
   bool operator==(const TrainSection&) const = default;
 };

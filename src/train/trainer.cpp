@@ -16,6 +16,7 @@
 #include "model/counts.h"
 #include "ops/global_norm.h"
 #include "ops/matmul.h"
+#include "train/checkpoint_path.h"
 #include "train/device.h"
 #include "train/environment.h"
 #include "train/memory_advice.h"
@@ -216,6 +217,13 @@ void Trainer::resume() {
   const ResumePolicy policy = config_.checkpoint.resume;
   const std::filesystem::path folder = paths_.checkpoints();
   together([&] {
+    if (io::exists(paths_.root / kImportedFile)) {
+      fail(
+          ExitCode::checkpoint,
+          "{} holds an imported model, which has no optimizer state to go on with; train it under another run.dir with "
+          "train.weights={}",
+          paths_.root.string(), paths_.root.string());
+    }
     if (policy == ResumePolicy::never && !checkpoint::list(folder).empty()) {
       fail(ExitCode::checkpoint, "checkpoint.resume is `never`, but {} holds checkpoints; choose another run.dir",
            folder.string());
@@ -224,7 +232,11 @@ void Trainer::resume() {
   const std::optional<checkpoint::Loaded> loaded =
       dist::alike(*ranks_.communicator, [&] { return checkpoint::load(folder, state(), {}, peers()); });
   together([&] { loaded ? go_on_from(*loaded) : start_anew(); });
-  if (loaded) spread_loaded(model_.parameters(), *optimizer_, *parallel_);
+  if (loaded) {
+    spread_loaded(model_.parameters(), *optimizer_, *parallel_);
+  } else if (config_.train.weights) {
+    begin_with_weights();
+  }
   const data::BatchPlan plan{.global_batch = static_cast<uint64_t>(config_.train.global_batch),
                              .micro_batch = static_cast<uint64_t>(config_.train.micro_batch),
                              .rank = static_cast<uint32_t>(ranks_.communicator->rank()),
@@ -241,6 +253,7 @@ void Trainer::resume() {
 
 void Trainer::go_on_from(const checkpoint::Loaded& loaded) {
   require_same_run(config_, facts_, loaded);
+  if (loaded.facts.contains("weights")) facts_["weights"] = loaded.facts["weights"];
   position_ = position_of(loaded);
   resumed_from_ = last_saved_ = position_.step;
   result_.checkpoint = loaded.path;
@@ -272,7 +285,31 @@ void Trainer::start_anew() {
     log::warn("the run ended before its first checkpoint: the {} steps logged in {} are done again", logged.last_step,
               paths_.metrics().string());
   }
-  model_.parameters().initialise(static_cast<uint64_t>(config_.run.seed));
+  if (!config_.train.weights) model_.parameters().initialise(static_cast<uint64_t>(config_.run.seed));
+}
+
+// Of train.weights the parameters alone, whole on every rank: optimizer, data and step begin anew. A resumed run has its
+// own, so where they came from is kept with its checkpoints and not looked at again.
+void Trainer::begin_with_weights() {
+  CheckpointPath where;
+  together([&] { where = find_checkpoints(*config_.train.weights); });
+  const checkpoint::State state = model_state(model_.parameters());
+  const checkpoint::LoadOptions only_parameters{.prefix = "params/"};
+  const checkpoint::Loaded loaded = dist::alike(*ranks_.communicator, [&] {
+    if (where.one) return checkpoint::load_one(where.path, state, only_parameters, peers());
+    std::optional<checkpoint::Loaded> newest = checkpoint::load(where.path, state, only_parameters, peers());
+    if (!newest) fail(ExitCode::checkpoint, "train.weights: {} holds no checkpoint", where.path.string());
+    return *newest;
+  });
+  model_.parameters().refresh_compute();
+  facts_["weights"] = {{"path", loaded.path.string()}, {"step", loaded.step}};
+  for (const char* fact : {"run", "imported", "weights"}) {
+    if (loaded.facts.contains(fact)) facts_["weights"][fact] = loaded.facts[fact];
+  }
+  log::info("begins with the weights of {}, step {}", loaded.path.string(), loaded.step);
+  for (const std::string& key : changed_model_keys(config_of(loaded.facts, loaded.path), config_)) {
+    log::warn("the weights of {} are of a model that computes otherwise: {}", loaded.path.string(), key);
+  }
 }
 
 MicroBatch Trainer::next_batch() {

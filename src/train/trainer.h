@@ -82,6 +82,7 @@ class Trainer {
   void resume();
   void go_on_from(const checkpoint::Loaded& loaded);
   void start_anew();
+  void begin_with_weights();
   void begin_step();
   StepMetrics finish_step();
   SpikeVerdict judge(int64_t step, const StepResult& result);

@@ -226,6 +226,13 @@ RunConfig config_of(const nlohmann::json& facts, const std::filesystem::path& pa
   }
 }
 
+std::vector<std::string> changed_model_keys(const RunConfig& before, const RunConfig& now) {
+  std::vector<std::string> changed = changed_keys(before, now);
+  std::erase_if(changed,
+                [](const std::string& key) { return !key.starts_with("model.") || key.starts_with("model.init"); });
+  return changed;
+}
+
 void require_same_run(const RunConfig& config, const nlohmann::json& facts, const checkpoint::Loaded& loaded) {
   const RunConfig saved = config_of(loaded.facts, loaded.path);
   const bool draws_decide = config.data.sampling == data::SampleOrder::random_window;

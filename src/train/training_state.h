@@ -50,6 +50,9 @@ nlohmann::json run_facts(const RunConfig& config, const data::ShardSet& shards,
 // The config a checkpoint was saved under. Error(checkpoint) when the facts hold none, or one that cannot be.
 RunConfig config_of(const nlohmann::json& facts, const std::filesystem::path& path);
 
+// "model.rope_theta: 10000 -> 500000" for every key of the model that differs, but how its weights were initialised.
+std::vector<std::string> changed_model_keys(const RunConfig& before, const RunConfig& now);
+
 // Compares the facts of this start with those of the checkpoint it would go on from.
 //   must be equal      the model, run.seed, data.sampling, train.global_batch, train.accumulation, the training tokens
 //                      shard by shard (not where they lie); train.micro_batch where it decides what is drawn

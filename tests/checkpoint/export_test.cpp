@@ -100,7 +100,7 @@ ModelConfig random_config(const Philox& random) {
 }
 
 TEST_F(Export, RandomModelsComeBackBitByBit) {
-  constexpr int kModels = 100;
+  const int kModels = test::figure(25, 100);
   std::map<std::string, int> formats;
   for (int i = 0; i < kModels && !HasFailure(); ++i) {
     const Philox random(26, RngPurpose::test, static_cast<uint64_t>(i));

@@ -179,6 +179,7 @@ TEST_F(HostileImport, ConfigsThatMeanAnotherModel) {
   mistral([](json& c) { c["hidden_size"] = 18446744073709551615ull; }, "hidden_size");
   mistral([](json& c) { c["num_hidden_layers"] = 1'000'000; }, "num_hidden_layers");
   mistral([](json& c) { c["num_hidden_layers"] = 3; }, "is missing");
+  mistral([](json& c) { c["num_hidden_layers"] = 1024; }, "says 1024 layers");
   mistral([](json& c) { c["num_hidden_layers"] = 1; }, "is not in such a model");
   mistral([](json& c) { c["vocab_size"] = 38; }, "expected [38, 10], got [37, 10]");
   mistral([](json& c) { c["num_key_value_heads"] = 4; }, "divides model.heads");

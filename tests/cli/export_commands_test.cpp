@@ -93,5 +93,56 @@ TEST_F(ExportCommands, TheTensorProductKindsBringTheirCode) {
   EXPECT_TRUE(contains(read("hf/config.json"), "modeling_t6.T6ForCausalLM"));
 }
 
+// The validation loss before the first step.
+double first_validation(const std::string& metrics) {
+  std::istringstream lines(metrics);
+  for (std::string line; std::getline(lines, line);) {
+    const json entry = json::parse(line);
+    if (entry.at("kind") == "validation" && entry.at("step") == 0) return entry.at("loss");
+  }
+  ADD_FAILURE() << "no validation at step 0 in:\n" << metrics;
+  return 0;
+}
+
+TEST_F(ExportCommands, ARunBeginsWithTheWeightsOfAnother) {
+  train("mla");
+  const double loss = evaluated("run").at("loss");
+  expect_ok({"export", "run", "--out", "hf"});
+  expect_ok({"import", "hf", "--out", "imported"});
+  const std::vector<std::string> more{"train", "--config", "model.yaml", "train.steps=2"};
+  const auto with = [&](std::initializer_list<std::string> changes) {
+    std::vector<std::string> arguments = more;
+    arguments.insert(arguments.end(), changes);
+    return arguments;
+  };
+  expect_ok(with({"run.dir=a", "train.weights=imported"}));
+  EXPECT_EQ(first_validation(read("a/metrics.jsonl")), loss);
+  expect_ok(with({"run.dir=b", "train.weights=run/checkpoints/step-00000006"}));
+  EXPECT_EQ(read("a/metrics.jsonl"), read("b/metrics.jsonl")) << "weights, and nothing else of the run they come from";
+  const json facts = json::parse(expect_ok({"checkpoint", "inspect", "a", "--json"}).out).at("facts");
+  EXPECT_EQ(facts.at("weights").at("imported").at("format"), "deepseek_v3");
+
+  // Several ranks begin with the same.
+  std::vector<std::string> ranks{"launch", "--nproc", "2", "--"};
+  for (const std::string& word :
+       with({"run.dir=two", "train.weights=imported", "train.micro_batch=2", "run.threads=1"})) {
+    ranks.push_back(word);
+  }
+  expect_ok(ranks);
+  EXPECT_NEAR(first_validation(read("two/metrics.jsonl")), loss, 1e-6 * loss);
+
+  expect_refused(with({"run.dir=imported"}), 4, "train.weights=imported");
+  expect_refused(with({"run.dir=c", "train.weights=imported", "model.width=40"}), 4, "does not fit the model");
+  expect_refused(with({"run.dir=c", "train.weights=nowhere"}), 4, "nowhere");
+  EXPECT_TRUE(contains(expect_ok(with({"run.dir=d", "train.weights=imported", "model.rope_theta=500"})).err,
+                       "model.rope_theta: 10000 -> 500"));
+
+  // A resumed run has weights of its own, and remembers where they came from.
+  std::filesystem::remove_all(folder() / "imported");
+  expect_ok(with({"run.dir=a", "train.weights=imported", "train.steps=4"}));
+  EXPECT_EQ(json::parse(expect_ok({"checkpoint", "inspect", "a", "--json"}).out).at("facts").at("weights"),
+            facts.at("weights"));
+}
+
 }  // namespace
 }  // namespace t6::test

@@ -1,9 +1,9 @@
-#include "cli/run_path.h"
+#include "train/checkpoint_path.h"
 
 #include "base/error.h"
 #include "train/run_folder.h"
 
-namespace t6::cli {
+namespace t6::train {
 namespace {
 
 namespace fs = std::filesystem;
@@ -31,7 +31,7 @@ CheckpointPath find_checkpoints(const std::string& path) {
          path);
   }
   if (fs::exists(folder / "manifest.json", ignored) || is_step(folder)) return {folder, true};
-  const train::RunPaths run{folder};
+  const RunPaths run{folder};
   if (fs::is_directory(run.checkpoints(), ignored)) return {run.checkpoints(), false};
   if (holds_steps(folder) || folder.filename() == run.checkpoints().filename()) return {folder, false};
   if (fs::exists(run.config(), ignored)) fail(ExitCode::checkpoint, "the run {} has no checkpoint yet", path);
@@ -41,4 +41,4 @@ CheckpointPath find_checkpoints(const std::string& path) {
        path);
 }
 
-}  // namespace t6::cli
+}  // namespace t6::train
