@@ -360,6 +360,7 @@ SpikeVerdict Trainer::judge(int64_t step, const StepResult& result) {
   const SpikeVerdict verdict =
       detector_.judge(step, result.loss, result.grad_norm, /*applied=*/std::isfinite(result.clip));
   if (verdict.ends) {
+    settle_save(/*wait=*/true, /*last=*/false);  // of an earlier step, which is whole
     dist::alike(*ranks_.communicator, [&] {
       fail(ExitCode::numeric,
            "{}. The checkpoints in {} are intact: resume with a lower optimizer.lr, a smaller optimizer.clip_norm, or "
