@@ -103,9 +103,11 @@ std::string how_to_load(const CardFacts& facts) {
   std::string text =
       "```python\n"
       "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n";
-  text +=
-      fmt::format("model = AutoModelForCausalLM.from_pretrained(\".\"{})\n", remote ? ", trust_remote_code=True" : "");
-  if (!facts.tokenizer_hash.empty()) text += "tokenizer = AutoTokenizer.from_pretrained(\".\")\n";
+  const char* trust = remote ? ", trust_remote_code=True" : "";
+  text += fmt::format("model = AutoModelForCausalLM.from_pretrained(\".\"{})\n", trust);
+  if (!facts.tokenizer_hash.empty()) {
+    text += fmt::format("tokenizer = AutoTokenizer.from_pretrained(\".\"{})\n", trust);
+  }
   text += "```\n";
   if (remote) {
     text += "\n`configuration_t6.py` and `modeling_t6.py` are this model's code; `trust_remote_code=True` runs them.\n";

@@ -134,8 +134,9 @@ void deepseek_keys(JsonFields& f, Draft& d) {
 
 void t6_keys(JsonFields& f, Draft& d) {
   transformers_keys(f, d, "T6ForCausalLM", "t6");
-  f.note("auto_map",
-         json({{"AutoConfig", "configuration_t6.T6Config"}, {"AutoModelForCausalLM", "modeling_t6.T6ForCausalLM"}}));
+  f.note("auto_map", json({{"AutoConfig", "configuration_t6.T6Config"},
+                           {"AutoModel", "modeling_t6.T6Model"},
+                           {"AutoModelForCausalLM", "modeling_t6.T6ForCausalLM"}}));
   common_sizes(f, d);
   f.rope(d.theta, 1, 1e12);
   f.integer("head_dim", d.head_width, 2, 1024);

@@ -3,7 +3,7 @@ import tempfile
 import unittest
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, DynamicCache
 
 from common import T6_KINDS, VERSION, WORK, load
 
@@ -107,6 +107,12 @@ class T6Model(unittest.TestCase):
             embedded = model(inputs_embeds=model.get_input_embeddings()(self.ids))
             self.assertTrue(torch.equal(embedded.logits, output.logits))
             self.assertIs(model.lm_head.weight, model.transformer.wte.weight)
+
+    def test_without_the_head(self):
+        for name, model in zip(T6_KINDS, self.models()):
+            bare = AutoModel.from_pretrained(WORK / name / "hf", trust_remote_code=True,
+                                             torch_dtype=torch.float32).eval()
+            self.assertClose(model.lm_head(bare(self.ids).last_hidden_state), model(self.ids).logits)
 
     def test_saved_and_loaded_again(self):
         for model in self.models():
