@@ -152,8 +152,11 @@ std::string Reader::unknown_key(const Frame& frame, const std::string& key) {
     const std::string under = entry.only_under.empty() ? "" : fmt::format(" (valid under {})", entry.only_under);
     elsewhere += fmt::format("{}'{}'{}", places++ ? " or " : "", entry.path(), under);
   }
-  if (places > 0) return fmt::format("unknown key here; did you mean {}", elsewhere);
   const std::string nearest = nearest_name(key, frame.known.data(), frame.known.size());
+  if (places > 0 && !nearest.empty()) {
+    return fmt::format("unknown key here; nearest is '{}', or did you mean {}", nearest, elsewhere);
+  }
+  if (places > 0) return fmt::format("unknown key here; did you mean {}", elsewhere);
   if (!nearest.empty()) return fmt::format("unknown key; nearest is '{}'", nearest);
   constexpr size_t kListed = 24;
   if (!frame.known.empty() && frame.known.size() <= kListed) {

@@ -1,5 +1,6 @@
 #include "ops/attention_few_queries.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 

@@ -2,6 +2,8 @@
 // bytes. tests/data/interop/README.md says how they are made.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "checkpoint/export_support.h"
 
 namespace t6::checkpoint {

@@ -1,6 +1,8 @@
 // t6 eval --tasks, t6 scores and the config section scores, on a tiny model.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include <nlohmann/json.hpp>
 
 #include "cli/program.h"

@@ -1,6 +1,7 @@
 // Rows of every form become the prompts of lm-evaluation-harness, letter for letter; bad files are refused by line and key.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
