@@ -172,7 +172,9 @@ std::optional<Hdf5Dataset> dataset_of(const json& told, uint64_t file_size) {
   const auto dims = told.at("dims").get<std::vector<int64_t>>(), chunk = told.at("chunk").get<std::vector<int64_t>>();
   const size_t type = told.at("dtype");
   dataset.addresses = told.at("addresses").get<std::vector<uint64_t>>();
-  if (type >= kTypes.size() || dims.empty() || dims.size() != chunk.size()) return std::nullopt;
+  if (type >= kTypes.size() || dims.empty() || dims.size() > Shape::kMaxRank || dims.size() != chunk.size()) {
+    return std::nullopt;
+  }
   dataset.dtype = kTypes[type];
 
   // One chunk is one place of the outer dimensions, some of dimension `split`, and all of the inner ones.
@@ -206,7 +208,7 @@ Hdf5Layout layout_of(const std::string& text, uint64_t file_size) {
     if (std::optional<Hdf5Dataset> dataset = dataset_of(entry, file_size)) {
       layout.datasets.emplace(name, std::move(*dataset));
     } else {
-      layout.refused.emplace(name, "chunks of consecutive elements inside the file");
+      layout.refused.emplace(name, "at most five dimensions, in chunks of consecutive elements inside the file");
     }
   }
   return layout;

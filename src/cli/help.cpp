@@ -20,7 +20,7 @@ constexpr std::array<std::pair<const char*, const char*>, 9> kExitCodes{{
     {"2", "command line or config"},
     {"3", "data: corpus, tokenizer, shards"},
     {"4", "checkpoint missing, damaged or of another run; run folder in use"},
-    {"5", "loss or gradient not finite; nothing of that step was applied"},
+    {"5", "loss or gradient not finite, or a spike under spikes.action: stop; nothing of that step was applied"},
     {"6", "input or output, a full disk among it; out of memory"},
     {"7", "another rank died, failed or hangs"},
     {"70", "a bug in t6"},

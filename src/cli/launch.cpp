@@ -296,7 +296,7 @@ int run(const Options& options) {
   if (options.context->launched.empty()) {
     fail(ExitCode::usage,
          "t6 launch: expected a command of t6 to start, got none; for example t6 launch --nproc {} train "
-         "--config configs/demo_tpa.yaml",
+         "--config configs/demo_tpa.yaml train.micro_batch=4",
          options.nproc);
   }
   std::vector<std::string> words{std::filesystem::read_symlink("/proc/self/exe").string()};
@@ -328,8 +328,8 @@ int run(const Options& options) {
 void add_launch(CLI::App& root, Context& context) {
   CLI::App* command = add_command(
       root, "launch", "start a command of t6 on several ranks of this host: one for each GPU, or on CPUs",
-      "  t6 launch --nproc 2 train --config configs/demo_tpa.yaml run.device=cpu\n"
-      "  t6 launch --nproc 8 -- train --config configs/t6_tpa_small.yaml\n"
+      "  t6 launch --nproc 2 train --config configs/demo_tpa.yaml train.micro_batch=4 run.device=cpu\n"
+      "  t6 launch --nproc 4 -- train --config configs/t6_tpa_small.yaml\n"
       "Signals go to all ranks: one SIGTERM and the run saves. The exit code is that of the first rank that\n"
       "did not end with 0, and 7 where one was killed or crashed. Several hosts: scripts/launch and "
       "docs/distributed.md.");

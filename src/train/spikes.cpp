@@ -63,8 +63,14 @@ std::string SpikeDetector::describe(double loss, double norm) const {
     return largest < std::numeric_limits<double>::max() ? fmt::format("{:.4g} (limit {:.4g})", value, largest)
                                                         : fmt::format("{:.4g}", value);
   };
-  return fmt::format("loss {} and gradient norm {}{}", text(loss, limit.loss), text(norm, limit.norm),
-                     std::isfinite(loss) && std::isfinite(norm) ? "" : " are not both finite");
+  if (!std::isfinite(loss) || !std::isfinite(norm)) {
+    return fmt::format("loss {} and gradient norm {} are not both finite", text(loss, limit.loss),
+                       text(norm, limit.norm));
+  }
+  // What leapt comes first.
+  return loss > limit.loss
+             ? fmt::format("loss {} leapt; gradient norm {}", text(loss, limit.loss), text(norm, limit.norm))
+             : fmt::format("gradient norm {} leapt; loss {}", text(norm, limit.norm), text(loss, limit.loss));
 }
 
 bool SpikeDetector::decides() const {

@@ -86,7 +86,7 @@ class SpikeDetector {
   // updated by it.
   bool observe(double loss, double norm, bool applied);
 
-  // "loss 9.31 (limit 4.02) and gradient norm 1.21 (limit 1.37)", for a message about the next step; empty for no spike.
+  // "loss 9.31 (limit 4.02) leapt; gradient norm 1.21 (limit 1.37)", for a message about the next step; empty for no spike.
   std::string describe(double loss, double norm) const;
 
   // Whether a step may come to be not applied while the run goes on, or ends the run by limits: then the results of all

@@ -164,6 +164,16 @@ TEST_F(Hdf5File, LinksAndForeignStorageAreRefused) {
   H5Dclose(fine);
   H5Pset_deflate(create, 1);
   H5Dclose(H5Dcreate2(file, "compressed", H5T_IEEE_F32LE, space, H5P_DEFAULT, create, H5P_DEFAULT));
+  // More dimensions than a tensor has.
+  const hsize_t many[] = {1, 1, 1, 1, 1, 2};
+  const hid_t deep = H5Screate_simple(6, many, nullptr), cells = H5Pcreate(H5P_DATASET_CREATE);
+  H5Pset_chunk(cells, 6, many);
+  H5Pset_fletcher32(cells);
+  const hid_t deeper = H5Dcreate2(file, "deep", H5T_IEEE_F32LE, deep, H5P_DEFAULT, cells, H5P_DEFAULT);
+  H5Dwrite(deeper, H5T_IEEE_F32LE, H5S_ALL, H5S_ALL, H5P_DEFAULT, tensor.raw());
+  H5Dclose(deeper);
+  H5Sclose(deep);
+  H5Pclose(cells);
   // Not consecutive elements.
   const hsize_t matrix[] = {4, 4}, column[] = {4, 1};
   const hid_t plane = H5Screate_simple(2, matrix, nullptr), columns = H5Pcreate(H5P_DATASET_CREATE);
@@ -185,8 +195,8 @@ TEST_F(Hdf5File, LinksAndForeignStorageAreRefused) {
   H5Fclose(file);
   Hdf5Reader reader = open(bad);
   EXPECT_TRUE(same_bits(reader.read("fine", DType::f32, {16}), tensor));
-  for (const char* name :
-       {"empty", "columns", "contiguous", "no_checksum", "compressed", "outside", "soft", "group/fine", "external"}) {
+  for (const char* name : {"empty", "deep", "columns", "contiguous", "no_checksum", "compressed", "outside", "soft",
+                           "group/fine", "external"}) {
     const Error error = error_of([&] { reader.read(name, DType::f32, {16}); });
     EXPECT_EQ(error.code(), ExitCode::checkpoint) << name;
     EXPECT_TRUE(contains(error.what(), "expected")) << error.what();

@@ -25,8 +25,13 @@ class CheckpointRanks : public ScratchTest {
 
 // Slices of some elements, and such that cut through chunks and leave ranks without any of a tensor.
 TEST_F(CheckpointRanks, AnyNumberSavesAndAnyNumberLoads) {
-  for (const auto& [rows, slices] :
-       {std::pair<int64_t, std::array<int64_t, 2>>{64, {17, 601}}, {9'000, {100'003, 70'001}}}) {
+  struct Case {
+    int64_t rows;
+    std::array<int64_t, 2> slices;
+  };
+  for (const Case& c : {Case{64, {17, 601}}, Case{9'000, {100'003, 70'001}}}) {
+    const auto& rows = c.rows;
+    const auto& slices = c.slices;
     const Model saved(1, rows);
     for (int world = 1; world <= 4; ++world) {
       const fs::path dir = folder_ / fmt::format("{}-{}", rows, world);

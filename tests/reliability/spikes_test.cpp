@@ -70,7 +70,7 @@ TEST_F(RunSpikes, ASpikeIsLoggedSkippedOrEndsTheRun) {
   const Outcome stopped = train_poisoned("stop", spike, {"spikes.action=stop"});
   EXPECT_EQ(stopped.code, 5) << stopped.err;
   for (const char* part :
-       {"step 42: loss ", "(limit ", "gradient norm ", "nothing of it was applied", "spikes.action"}) {
+       {"step 42: ", "loss ", " leapt", "(limit ", "gradient norm ", "nothing of it was applied", "spikes.action"}) {
     EXPECT_TRUE(contains(stopped.err, part)) << part << " in " << stopped.err;
   }
   EXPECT_EQ(newest_step("stop"), 40);
