@@ -69,42 +69,48 @@ int run(const EvalOptions& options) {
   dist::Connection ranks = dist::connect(found, device, how);
   ranks.run([&] {
     // Scores come out of the same products each time.
-    if (!options.tasks.empty()) train::set_determinism(Determinism::strict);
+    if (options.tasks) train::set_determinism(Determinism::strict);
     LoadedModel loaded;
     dist::agree(ranks.communicator(), [&] {
-      if (!options.tasks.empty()) check_tasks(options);
+      if (options.tasks) check_tasks(options);
       loaded = load_model(options.run, options.precision, options.device, gpu);
     });
-    options.tasks.empty() ? eval_loss(options, loaded, ranks) : eval_tasks(options, loaded, ranks);
+    options.tasks ? eval_tasks(options, loaded, ranks) : eval_loss(options, loaded, ranks);
   });
   return 0;
 }
 
 void add_task_options(CLI::App* command, EvalOptions& options) {
-  command
-      ->add_option("--tasks", options.tasks,
-                   "downstream tasks, with commas: arc_easy, arc_challenge, boolq, hellaswag, openbookqa, piqa, "
-                   "winogrande, sciq, mmlu, lambada; --data is then the folder of their files (docs/scores.md)")
-      ->type_name("NAMES");
+  CLI::Option* tasks =
+      command
+          ->add_option("--tasks", options.tasks,
+                       "downstream tasks, with commas: arc_easy, arc_challenge, boolq, hellaswag, openbookqa, piqa, "
+                       "winogrande, sciq, mmlu, lambada; --data is then the folder of their files (docs/scores.md)")
+          ->type_name("NAMES");
   command->add_option("--shots", options.shots, "examples before each question")
       ->type_name("N")
       ->transform(integer_between(0, 64))
-      ->capture_default_str();
+      ->capture_default_str()
+      ->needs(tasks);
   command->add_option("--limit", options.limit, "only the first items of each task; 0: all")
       ->type_name("N")
       ->transform(integer_between(0, 1'000'000'000))
-      ->capture_default_str();
+      ->capture_default_str()
+      ->needs(tasks);
   command->add_option("--seed", options.seed, "another seed, other examples")
       ->type_name("N")
       ->transform(integer_from(0))
-      ->capture_default_str();
+      ->capture_default_str()
+      ->needs(tasks);
   command
       ->add_option(
           "--out", options.out,
           "folder for the result of every item; the same command goes on there, t6 scores compares two of them")
-      ->type_name("DIR");
+      ->type_name("DIR")
+      ->needs(tasks);
   command->add_option("--tokenizer", options.tokenizer, "tokenizer file; without it the run's data.tokenizer")
-      ->type_name("FILE");
+      ->type_name("FILE")
+      ->needs(tasks);
 }
 
 }  // namespace
@@ -114,7 +120,7 @@ void add_eval(CLI::App& root, Context& context) {
       add_command(root, "eval", "validation loss and perplexity of a checkpoint, or its scores on downstream tasks",
                   "  t6 eval runs/demo_tpa\n"
                   "  t6 eval runs/demo_tpa --data 'data/other_val_*.bin' --windows 200 --json\n"
-                  "  t6 eval runs/demo_tpa --tasks arc_easy,piqa,lambada --data tasks --out scores/demo_tpa\n"
+                  "  t6 eval runs/demo_tpa --tasks arc_easy,lambada --data tasks --out scores/demo_tpa\n"
                   "  t6 eval runs/demo_tpa --tasks hellaswag --data tasks --shots 2 --limit 100\n"
                   "  t6 launch --nproc 2 eval runs/demo_tpa --tasks arc_easy --data tasks");
   auto options = options_for<EvalOptions>(command, context, &run);

@@ -1,6 +1,7 @@
 // What t6 eval is asked, and its two answers: validation loss, and scores of tasks.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,7 +17,7 @@ struct EvalOptions {
   int64_t batch = 0;     // 0: as the config says
   Precision precision = Precision::f32;
   DeviceChoice device = DeviceChoice::automatic;
-  std::string tasks;  // names with commas between them; empty: validation loss
+  std::optional<std::string> tasks;  // names with commas between them; without it validation loss
   std::string tokenizer, out;
   int64_t shots = 0, limit = 0, seed = 0;
   bool json = false;

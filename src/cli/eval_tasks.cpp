@@ -10,6 +10,7 @@
 #include "cli/eval.h"
 #include "cli/output.h"
 #include "cli/tokenizer_fit.h"
+#include "train/tasks/prompts.h"
 #include "train/tasks/scoring.h"
 
 namespace t6::cli {
@@ -23,7 +24,7 @@ std::vector<TaskName> parse_tasks(const std::string& text) {
   std::vector<TaskName> tasks;
   for (size_t at = 0; at <= text.size();) {
     const size_t end = std::min(text.find(',', at), text.size());
-    const std::string name = text.substr(at, end - at);
+    const std::string name(train::strip(std::string_view(text).substr(at, end - at)));
     const auto found = std::find(kTaskNames.begin(), kTaskNames.end(), name);
     if (found == kTaskNames.end()) {
       const std::string near = config::nearest_name(name, kTaskNames.data(), kTaskNames.size());
@@ -100,7 +101,7 @@ void print_document(const std::vector<Scored>& all, const LoadedModel& loaded, c
 }  // namespace
 
 void check_tasks(const EvalOptions& options) {
-  parse_tasks(options.tasks);
+  parse_tasks(*options.tasks);
   if (options.data.size() != 1) {
     fail(ExitCode::usage, "--tasks needs --data with the one folder of their files, got {}",
          options.data.empty() ? "none" : fmt::format("{}", fmt::join(options.data, " ")));
@@ -118,7 +119,7 @@ void eval_tasks(const EvalOptions& options, const LoadedModel& loaded, dist::Con
       .on_batch = [&] { ranks.control().progress(0, "scoring a batch"); }};
   if (!options.out.empty()) scoring.out = options.out;
   dist::agree(ranks.communicator(), [&] {
-    const std::vector<TaskName> names = parse_tasks(options.tasks);
+    const std::vector<TaskName> names = parse_tasks(*options.tasks);
     const data::Tokenizer tokenizer = tokenizer_of(loaded, options.run, options.tokenizer);
     for (const TaskName name : names) {
       tasks.push_back(train::prepare_task(

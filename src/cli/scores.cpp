@@ -58,10 +58,11 @@ int run(const Options& options) {
 void add_scores(CLI::App& root, Context& context) {
   CLI::App* scores = add_command(root, "scores", "compare what t6 eval --tasks --out wrote of two models",
                                  "  t6 scores compare scores/demo_tpa scores/demo_mha");
-  CLI::App* command = add_command(*scores, "compare", "two models on the same items, pair by pair",
-                                  "  t6 eval runs/demo_tpa --tasks arc_easy,piqa --data tasks --out scores/demo_tpa\n"
-                                  "  t6 eval runs/demo_mha --tasks arc_easy,piqa --data tasks --out scores/demo_mha\n"
-                                  "  t6 scores compare scores/demo_tpa scores/demo_mha");
+  CLI::App* command =
+      add_command(*scores, "compare", "two models on the same items, pair by pair",
+                  "  t6 eval runs/demo_tpa --tasks arc_easy,lambada --data tasks --out scores/demo_tpa\n"
+                  "  t6 eval runs/demo_mha --tasks arc_easy,lambada --data tasks --out scores/demo_mha\n"
+                  "  t6 scores compare scores/demo_tpa scores/demo_mha");
   auto options = options_for<Options>(command, context, &run);
   command->add_option("A", options->first, "folder of one model's results")->required();
   command->add_option("B", options->second, "folder of the other's")->required();

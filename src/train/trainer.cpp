@@ -584,15 +584,17 @@ void Trainer::save(bool last) {
 }
 
 // What one more step and a save may take, with as much to spare. What was not measured yet is guessed on the safe side:
-// an evaluation's windows cost no more than a step's, and a disk takes 100 MB/s.
+// windows of an evaluation and tokens of scores cost no more than a step's, and a disk takes 100 MB/s.
 double Trainer::seconds_to_keep() const {
   const auto windows = static_cast<double>(validation_windows_.size());
   const double guess = slowest_step_ * windows / static_cast<double>(config_.train.global_batch);
   const double evaluation = slowest_evaluation_ > 0 ? slowest_evaluation_ : guess;
+  const auto step_tokens = static_cast<double>(config_.train.global_batch * config_.model.context);
+  const double scores =
+      slowest_scores_ > 0 ? slowest_scores_ : slowest_step_ * static_cast<double>(scores_.tokens()) / step_tokens;
   const double save = slowest_save_ > 0 ? slowest_save_ : static_cast<double>(bytes_to_save_) / 1e8;
   const int64_t next = position_.step + 1;
-  return 2 *
-         (slowest_step_ + save + (evaluation_due(next) ? evaluation : 0) + (scores_due(next) ? slowest_scores_ : 0));
+  return 2 * (slowest_step_ + save + (evaluation_due(next) ? evaluation : 0) + (scores_due(next) ? scores : 0));
 }
 
 // On several ranks what all of them voted with the last step, so that all stop after the same one: a signal before the

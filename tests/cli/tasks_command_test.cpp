@@ -108,7 +108,15 @@ TEST_F(TaskCommands, ScoreCompareAndRefuse) {
   expect_refused({"eval", "runs/tiny", "--tasks", "piqa,piqa", "--data", "tasks"}, 2, "named twice");
   expect_refused({"eval", "runs/tiny", "--tasks", "piqa"}, 2, "--tasks needs --data");
   expect_refused({"eval", "runs/tiny", "--tasks", "mmlu", "--data", "tasks"}, 3, "looked for mmlu.jsonl");
-  expect_refused({"scores", "compare", "a", "nowhere"}, 3, "hold no results of the same task");
+  expect_refused({"eval", "runs/tiny", "--tasks", "", "--data", "tasks"}, 2, "expected names out of arc_easy, ");
+  for (const char* option : {"--out", "--shots", "--limit", "--seed", "--tokenizer"}) {
+    expect_refused({"eval", "runs/tiny", option, "3"}, 2, "--tasks");
+  }
+  expect_ok({"eval", "runs/tiny", "--tasks", "piqa, lambada", "--data", "tasks", "--limit", "1"});
+  expect_refused({"eval", "runs/tiny", "--tasks", "piqa", "--data", "t.tiktoken"}, 3, "is a file; expected the folder");
+  write("long/piqa.jsonl", R"({"goal":"g","sol1":")" + std::string(400, '#') + R"(","sol2":"b","label":1})");
+  expect_refused({"eval", "runs/tiny", "--tasks", "piqa", "--data", "long"}, 3, "leave the task out");
+  expect_refused({"scores", "compare", "a", "nowhere"}, 3, "a holds piqa, lambada; nowhere is not there");
 }
 
 TEST_F(TaskCommands, TrainingScoresAndKeepsItsBits) {

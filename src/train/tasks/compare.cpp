@@ -9,8 +9,6 @@
 namespace t6::train {
 namespace {
 
-constexpr uint64_t kMaxResultsBytes = uint64_t{1} << 30;
-
 Comparison compare_pairs(TaskName task, const char* metric, const std::vector<double>& first,
                          const std::vector<double>& second) {
   Comparison comparison{.task = task, .metric = metric, .items = first.size()};
@@ -38,6 +36,17 @@ Comparison compare_right(TaskName task, const char* metric, const std::vector<do
   }
   comparison.p = sign_test(comparison.only_first, comparison.only_second);
   return comparison;
+}
+
+// "A holds piqa, sciq", "A holds none", "A is not there".
+std::string held_in(const std::filesystem::path& folder) {
+  if (!io::exists(folder)) return fmt::format("{} is not there", folder.string());
+  std::vector<std::string_view> tasks;
+  for (size_t i = 0; i < kTaskNames.size(); ++i) {
+    if (io::exists(results_path(folder, static_cast<TaskName>(i)))) tasks.push_back(kTaskNames[i]);
+  }
+  return fmt::format("{} holds {}", folder.string(),
+                     tasks.empty() ? "none" : fmt::format("{}", fmt::join(tasks, ", ")));
 }
 
 }  // namespace
@@ -87,7 +96,7 @@ std::vector<Comparison> compare(const std::filesystem::path& first, const std::f
     if (!io::exists(paths[0]) || !io::exists(paths[1])) continue;
     SavedResults saved[2];
     for (int side = 0; side < 2; ++side) {
-      saved[side] = parse_results(io::read_text(paths[side], kMaxResultsBytes), paths[side].string());
+      saved[side] = read_results(paths[side]);
       if (saved[side].task != task) {
         fail(ExitCode::data, "{}: holds results of {}", paths[side].string(), name_of(saved[side].task));
       }
@@ -97,8 +106,8 @@ std::vector<Comparison> compare(const std::filesystem::path& first, const std::f
     }
   }
   if (comparisons.empty()) {
-    fail(ExitCode::data, "{} and {} hold no results of the same task; t6 eval RUN --tasks ... --out DIR writes them",
-         first.string(), second.string());
+    fail(ExitCode::data, "no results of the same task: {}; {}. t6 eval RUN --tasks ... --out DIR writes them",
+         held_in(first), held_in(second));
   }
   return comparisons;
 }

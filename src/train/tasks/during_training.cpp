@@ -25,6 +25,16 @@ TrainingScores::TrainingScores(const RunConfig& config)
   }
 }
 
+size_t TrainingScores::tokens() const {
+  size_t sum = 0;
+  for (const PreparedTask& task : tasks_) {
+    for (const ItemSequences& item : task.items) {
+      for (const Sequence& sequence : item.sequences) sum += sequence.input.size();
+    }
+  }
+  return sum;
+}
+
 void TrainingScores::run(const Transformer& model, int64_t step, dist::Communicator& communicator,
                          const std::function<void()>& on_batch,
                          const std::function<void(const ScoreMetrics&)>& report) const {

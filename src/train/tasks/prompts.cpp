@@ -32,12 +32,13 @@ std::string replace_all(std::string_view text, std::string_view what, std::strin
 std::string without_brackets(std::string_view text) {
   std::string out;
   for (size_t at = 0; at < text.size();) {
-    const size_t end = text[at] == '[' ? text.find_first_of("]\n", at + 1) : std::string_view::npos;
-    if (end != std::string_view::npos && text[end] == ']') {
-      at = end + 1;
-    } else {
-      out += text[at++];
-    }
+    const size_t open = std::min(text.find('[', at), text.size());
+    out += text.substr(at, open - at);
+    // Where the line ends first, none of its brackets is closed.
+    const size_t end = std::min(text.find_first_of("]\n", open), text.size());
+    const bool closed = end < text.size() && text[end] == ']';
+    if (!closed) out += text.substr(open, end - open + 1);
+    at = end + 1;
   }
   return out;
 }

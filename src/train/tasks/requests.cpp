@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "train/tasks/prompts.h"
+#include "train/tasks/row.h"
 
 namespace t6::train {
 namespace {
@@ -31,7 +32,8 @@ Encoded encode(const data::Tokenizer& tokenizer, const Prompt& prompt, const std
     encoded.continuation = ids_of(tokenizer, std::string(spaces) + prompt.continuation);
   }
   if (encoded.continuation.empty()) {
-    fail(ExitCode::data, "{}: no token is left to measure of \"{}\" behind its context", where, prompt.continuation);
+    fail(ExitCode::data, "{}: no token is left to measure of \"{}\" behind its context", where,
+         printable(prompt.continuation));
   }
   return encoded;
 }
@@ -41,8 +43,10 @@ ItemSequences sequences_of(const std::vector<Encoded>& prompts, int64_t window, 
   const auto longest = static_cast<size_t>(window);
   for (const Encoded& prompt : prompts) {
     if (prompt.continuation.size() > longest) {
-      fail(ExitCode::data, "{}: an answer has {} tokens, the model sees {} at a time (model.context)", where,
-           prompt.continuation.size(), window);
+      fail(ExitCode::data,
+           "{}: an answer has {} tokens, the model sees {} at a time (model.context); leave the task out, take a model "
+           "with more context, or score the items before this one alone (limit)",
+           where, prompt.continuation.size(), window);
     }
     std::vector<int32_t> input = prompt.context;
     input.insert(input.end(), prompt.continuation.begin(), prompt.continuation.end() - 1);

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/io.h"
+#include "train/tasks/row.h"
 #include "train/tasks/task_file.h"
 
 namespace t6::train {
@@ -37,15 +38,16 @@ std::string difference(const Json& there, const Json& here) {
   for (const auto& [key, value] : here.items()) {
     const auto other = there.find(key);
     if (other == there.end()) return fmt::format("it has no \"{}\"", key);
-    if (*other != value) return fmt::format("\"{}\" is {} there and {} here", key, other->dump(), value.dump());
+    if (*other != value)
+      return fmt::format("\"{}\" is {} there and {} here", key, printable(other->dump()), value.dump());
   }
   return "it has other keys";
 }
 
-// The first line of `text`, which is cut off it; empty when the line has no end.
-std::string_view take_line(std::string_view& text) {
+// The first line of `text`, which is cut off it; none when the line has no end.
+std::optional<std::string_view> take_line(std::string_view& text) {
   const size_t end = text.find('\n');
-  if (end == std::string_view::npos) return {};
+  if (end == std::string_view::npos) return std::nullopt;
   const std::string_view line = text.substr(0, end);
   text.remove_prefix(end + 1);
   return line;
@@ -166,8 +168,8 @@ ResultsFile::ResultsFile(const std::filesystem::path& folder, TaskName task, con
   const std::string text = io::exists(path_) ? io::read_text(path_, kMaxResultsBytes) : "";
   std::string kept = first;
   std::string_view rest = text;
-  if (const std::string_view line = take_line(rest); !line.empty()) {
-    const Json there = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (const std::optional<std::string_view> line = take_line(rest)) {
+    const Json there = Json::parse(*line, nullptr, /*allow_exceptions=*/false);
     if (!is_header(there)) {
       fail(ExitCode::data, "{}: expected results of t6 eval --tasks, got another file; choose another --out",
            path_.string());
@@ -177,13 +179,13 @@ ResultsFile::ResultsFile(const std::filesystem::path& folder, TaskName task, con
            path_.string(), difference(there, header));
     }
     std::vector<std::string_view> lines;
-    for (std::string_view item; !(item = take_line(rest)).empty();) {
-      std::optional<ItemResult> result = from_line(item, lines.size());
+    while (const std::optional<std::string_view> item = take_line(rest)) {
+      std::optional<ItemResult> result = from_line(*item, lines.size());
       if (!result || lines.size() >= prompts.size() || result->prompt != prompts[lines.size()]) {
         fail(ExitCode::data, "{}:{}: expected the result of item {}; delete the file and start again", path_.string(),
              lines.size() + 2, lines.size());
       }
-      lines.push_back(item);
+      lines.push_back(*item);
       kept_.push_back(std::move(*result));
     }
     if (kept_.size() < prompts.size()) kept_.resize(kept_.size() / block * block);
@@ -207,18 +209,23 @@ Json SavedResults::header() const {
   return Json::parse(header_text);
 }
 
+SavedResults read_results(const std::filesystem::path& path) {
+  return parse_results(io::read_text(path, kMaxResultsBytes), path.string());
+}
+
 SavedResults parse_results(std::string_view text, const std::string& name) {
   SavedResults saved;
   std::string_view rest = text;
-  saved.header_text = take_line(rest);
+  saved.header_text = take_line(rest).value_or("");
   const Json header = Json::parse(saved.header_text, nullptr, /*allow_exceptions=*/false);
   if (!is_header(header)) fail(ExitCode::data, "{}: expected results of t6 eval --tasks --out, got another file", name);
   const std::string task = header.value("task", Json()).is_string() ? header.at("task").get<std::string>() : "";
   const auto found = std::find(kTaskNames.begin(), kTaskNames.end(), task);
-  if (found == kTaskNames.end()) fail(ExitCode::data, "{}:1: expected the name of a task, got \"{}\"", name, task);
+  if (found == kTaskNames.end())
+    fail(ExitCode::data, "{}:1: expected the name of a task, got \"{}\"", name, printable(task));
   saved.task = static_cast<TaskName>(found - kTaskNames.begin());
-  for (std::string_view line; !(line = take_line(rest)).empty();) {
-    std::optional<ItemResult> result = from_line(line, saved.items.size());
+  while (const std::optional<std::string_view> line = take_line(rest)) {
+    std::optional<ItemResult> result = from_line(*line, saved.items.size());
     if (!result || result->correct_norm.has_value() != has_norm(saved.task)) {
       fail(ExitCode::data, "{}:{}: expected the result of item {}", name, saved.items.size() + 2, saved.items.size());
     }

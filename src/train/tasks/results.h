@@ -76,5 +76,6 @@ struct SavedResults {
   std::vector<ItemResult> items;
 };
 SavedResults parse_results(std::string_view text, const std::string& name);
+SavedResults read_results(const std::filesystem::path& path);
 
 }  // namespace t6::train

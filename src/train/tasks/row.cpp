@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "train/tasks/task_file.h"
 
 namespace t6::train {
@@ -139,8 +140,8 @@ class Row {
     const std::string answer(strip_left(text("answerKey")));
     const auto at = std::find(labels.begin(), labels.end(), answer);
     if (at == labels.end()) {
-      bad("\"answerKey\": expected one of the labels {}, got \"{}\"{}", fmt::format("{}", fmt::join(labels, ", ")),
-          printable(answer), answer.empty() ? "; is it a test set without answers?" : "");
+      bad("\"answerKey\": expected one of the labels {}, got \"{}\"{}", list(labels), printable(answer),
+          answer.empty() ? "; is it a test set without answers?" : "");
     }
     return static_cast<size_t>(at - labels.begin());
   }
@@ -153,6 +154,11 @@ class Row {
   }
 
  private:
+  static std::string list(const std::vector<std::string>& texts) {
+    std::string all;
+    for (const std::string& text : texts) all += (all.empty() ? "" : ", ") + printable(text);
+    return all;
+  }
   std::string no_answer(element value) const {
     int64_t number = 0;
     std::string_view written;
@@ -271,7 +277,8 @@ Question lambada_row(const Row& row) {
 }
 
 Question question_of(TaskName task, const Row& row) {
-  if (row.has("query")) {
+  // The other two have forms of their own.
+  if (row.has("query") && task != TaskName::winogrande && task != TaskName::lambada) {
     const std::vector<std::string> choices = row.texts("choices");
     Question question = ready_made(task, row.words("query"), choices, row.index("gold", choices.size()));
     if (task == TaskName::mmlu) {
@@ -332,7 +339,18 @@ std::string printable(std::string_view text) {
   size_t shown = std::min<size_t>(40, text.size());
   while (shown < text.size() && shown > 0 && (static_cast<unsigned char>(text[shown]) & 0xC0) == 0x80) --shown;
   std::string out;
-  for (const char c : text.substr(0, shown)) out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+  for (std::string_view rest = text.substr(0, shown); !rest.empty();) {
+    const utf8::Char c = utf8::first(rest);
+    const auto bytes = static_cast<size_t>(std::max(1, c.bytes));
+    if (c.bytes < 1) {
+      out += '?';
+    } else if (c.code_point < 0x20 || (c.code_point >= 0x7F && c.code_point < 0xA0)) {
+      out += ' ';
+    } else {
+      out += rest.substr(0, bytes);
+    }
+    rest.remove_prefix(bytes);
+  }
   return text.size() > shown ? out + "..." : out;
 }
 

@@ -148,9 +148,9 @@ PreparedTask prepare_task(TaskName task, TaskFile file, std::span<const Question
   PreparedTask prepared{task, file.path, file.hash, {}, options, {}, {}, {}};
   const size_t count =
       options.limit > 0 ? std::min(static_cast<size_t>(options.limit), file.questions.size()) : file.questions.size();
+  const Shots shots(task, file.questions, pool, options.shots, options.seed, file.path.string());
   for (size_t i = 0; i < count; ++i) {
-    const std::string before =
-        before_question(task, file.questions, i, pool, options.shots, options.seed, file.path.string());
+    const std::string before = shots.before(i);
     Question question = file.questions[i];
     std::vector<Encoded> encoded;
     const std::string where = fmt::format("{}: item {}", file.path.string(), i);
@@ -160,6 +160,10 @@ PreparedTask prepare_task(TaskName task, TaskFile file, std::span<const Question
     }
     prepared.items.push_back(sequences_of(encoded, window, where));
     prepared.hashes.push_back(hash_of(question));
+    // The texts are tokens now.
+    question.preamble.clear();
+    question.example = {};
+    for (Prompt& prompt : question.prompts) prompt = {};
     prepared.questions.push_back(std::move(question));
   }
   return prepared;

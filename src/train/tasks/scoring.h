@@ -31,7 +31,7 @@ struct PreparedTask {
   std::filesystem::path path;
   std::string hash, examples_hash;  // of the files; the second empty without one
   TaskOptions options;
-  std::vector<Question> questions;  // the first `limit`; contexts begin with preamble and examples
+  std::vector<Question> questions;  // the first `limit`, without their texts
   std::vector<std::string> hashes;  // of what is asked, by item
   std::vector<ItemSequences> items;
 };

@@ -4,16 +4,36 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
 
 #include "train/tasks/task.h"
 
 namespace t6::train {
 
-// What comes before question `item` of `questions`: its preamble, then `shots` examples. They are drawn without
-// replacement, as a function of (seed, task, item) alone, from `pool`; where that is empty from the other questions, never
-// the one asked nor one with equal prompts. mmlu: of the same subject, and of a pool the first ones, as the harness does.
-// Error(data) naming `source` when there are not enough.
-std::string before_question(TaskName task, std::span<const Question> questions, size_t item,
-                            std::span<const Question> pool, int64_t shots, uint64_t seed, const std::string& source);
+// What comes before each of `questions`: its preamble, and `shots` examples of the same subject out of `pool`, or of the
+// other questions when that is empty, never the one asked nor one with the same prompts. They are drawn by (seed, task, item)
+// alone; mmlu takes the first ones of its pool. The questions and the pool must outlive it.
+class Shots {
+ public:
+  // `source`: the file, for messages.
+  Shots(TaskName task, std::span<const Question> questions, std::span<const Question> pool, int64_t shots,
+        uint64_t seed, std::string source);
+
+  // Error(data) when there are too few.
+  std::string before(size_t item) const;
+
+ private:
+  TaskName task_;
+  std::span<const Question> questions_, from_;
+  bool own_;  // examples come of the questions
+  size_t shots_;
+  uint64_t seed_;
+  std::string source_;
+  std::unordered_map<std::string_view, std::vector<size_t>> by_subject_;  // indices of from_, rising
+  std::vector<std::string> alike_;                                        // by question: equal where they are twins
+  std::unordered_map<std::string, std::vector<size_t>> twins_;            // places in by_subject_ by these, rising
+};
 
 }  // namespace t6::train

@@ -66,6 +66,11 @@ std::string_view take_line(std::string_view& text) {
   return line;
 }
 
+void require_room(const std::vector<Question>& questions, size_t most, const std::string& name) {
+  if (questions.size() < most) return;
+  fail(ExitCode::data, "{}: more than {} items, the most that a file of a task may have", name, most);
+}
+
 std::string read_whole(const fs::path& path) {
   data::TextSource source(path.string());
   std::string text;
@@ -92,6 +97,9 @@ fs::path find_task(TaskName task, const fs::path& folder) {
   if (!io::exists(folder)) {
     fail(ExitCode::data, "{}: no such folder; expected the one with the files of the tasks", folder.string());
   }
+  if (!fs::is_directory(folder)) {
+    fail(ExitCode::data, "{} is a file; expected the folder with the files of the tasks", folder.string());
+  }
   const std::vector<std::string> stems = task_stems(task);
   if (const std::optional<fs::path> found = first_there(task, folder, stems)) return *found;
   for (const std::string& stem : stems) {
@@ -112,7 +120,7 @@ std::optional<fs::path> find_examples(TaskName task, const fs::path& folder) {
   return first_there(task, folder, with(names_of(task), {"_train", "_dev"}));
 }
 
-std::vector<Question> parse_task(TaskName task, std::string_view text, const std::string& name) {
+std::vector<Question> parse_task(TaskName task, std::string_view text, const std::string& name, size_t most) {
   std::vector<Question> questions;
   RowReader reader(task, name);
   uint64_t number = 0;
@@ -120,17 +128,19 @@ std::vector<Question> parse_task(TaskName task, std::string_view text, const std
     const std::string_view line = take_line(rest);
     ++number;
     if (strip(line).empty()) continue;
+    require_room(questions, most, name);
     questions.push_back(reader.read(line, number));
   }
   if (questions.empty()) fail(ExitCode::data, "{}: holds no item; expected one JSON object a line", name);
   return questions;
 }
 
-std::vector<Question> parse_hellaswag_text(std::string_view text, const std::string& name) {
+std::vector<Question> parse_hellaswag_text(std::string_view text, const std::string& name, size_t most) {
   constexpr size_t kEndingCount = 4;
   std::vector<Question> questions;
   uint64_t number = 0;
-  for (std::string_view rest = text; !strip(rest).empty();) {
+  for (std::string_view rest = strip_right(text); !rest.empty();) {
+    require_room(questions, most, name);
     const auto line = [&](std::string_view what) {
       ++number;
       const bool there = !rest.empty();

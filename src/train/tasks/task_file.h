@@ -23,11 +23,14 @@ struct TaskFile {
 };
 
 inline constexpr size_t kMaxTaskBytes = size_t{512} << 20;  // of a file's text
+inline constexpr size_t kMaxItems = 1'000'000;              // of a file
 inline constexpr size_t kMaxChoices = 32;
 
-// The items of a file's text. Error(data) naming `name`, the line, the key and what was expected.
-std::vector<Question> parse_task(TaskName task, std::string_view text, const std::string& name);
-std::vector<Question> parse_hellaswag_text(std::string_view text, const std::string& name);
+// The items of a file's text. Error(data) naming `name`, the line, the key and what was expected, or when there are more
+// than `most`.
+std::vector<Question> parse_task(TaskName task, std::string_view text, const std::string& name,
+                                 size_t most = kMaxItems);
+std::vector<Question> parse_hellaswag_text(std::string_view text, const std::string& name, size_t most = kMaxItems);
 
 // The file of a task in `folder`, by the first name that is there. Error(data) telling what was looked for.
 std::filesystem::path find_task(TaskName task, const std::filesystem::path& folder);

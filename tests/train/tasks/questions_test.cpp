@@ -2,10 +2,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 
 #include "base/error.h"
+#include "base/rng.h"
 #include "train/tasks/prompts.h"
 #include "train/tasks/shots.h"
 #include "train/tasks/task_file.h"
@@ -169,9 +172,9 @@ TEST(TaskQuestions, ExamplesComeOfAPoolOrOfOtherItems) {
       parse_task(TaskName::mmlu, row("law", 1) + row("art", 2) + row("law", 3) + row("law", 4), "dev.jsonl");
   const std::vector<Question> asked = parse_task(TaskName::mmlu, row("law", 9), "file.jsonl");
   // The first of the subject, in order.
-  EXPECT_EQ(before_question(TaskName::mmlu, asked, 0, dev, 2, 7, "f"),
+  EXPECT_EQ(Shots(TaskName::mmlu, asked, dev, 2, 7, "f").before(0),
             asked[0].preamble + dev[0].example + dev[2].example);
-  EXPECT_THROW(before_question(TaskName::mmlu, asked, 0, dev, 4, 7, "f"), Error);
+  EXPECT_THROW(Shots(TaskName::mmlu, asked, dev, 4, 7, "f").before(0), Error);
 
   std::string text;
   for (int i = 0; i < 6; ++i) {
@@ -180,9 +183,10 @@ TEST(TaskQuestions, ExamplesComeOfAPoolOrOfOtherItems) {
   const std::vector<Question> items = parse_task(TaskName::piqa, text, "file.jsonl");
   std::vector<std::string> seen;
   for (uint64_t seed = 0; seed < 8; ++seed) {
+    const Shots shots(TaskName::piqa, items, {}, 2, seed, "f");
     for (size_t item = 0; item < items.size(); ++item) {
-      const std::string before = before_question(TaskName::piqa, items, item, {}, 2, seed, "f");
-      EXPECT_EQ(before, before_question(TaskName::piqa, items, item, {}, 2, seed, "f"));
+      const std::string before = shots.before(item);
+      EXPECT_EQ(before, shots.before(item));
       // Neither itself nor its twin.
       EXPECT_EQ(before.find(items[item].example), std::string::npos) << before;
       EXPECT_EQ(before.size(), 2 * items[0].example.size());
@@ -191,7 +195,76 @@ TEST(TaskQuestions, ExamplesComeOfAPoolOrOfOtherItems) {
   }
   std::sort(seen.begin(), seen.end());
   EXPECT_GT(std::unique(seen.begin(), seen.end()) - seen.begin(), 3);  // seeds and items differ
-  EXPECT_THROW(before_question(TaskName::piqa, items, 0, {}, 5, 7, "f"), Error);
+  EXPECT_THROW(Shots(TaskName::piqa, items, {}, 5, 7, "f").before(0), Error);
+}
+
+// The examples are those of a shuffle by exchanges of all candidates.
+TEST(TaskQuestions, ExamplesAreDrawnAsByAShuffle) {
+  std::vector<Question> items;
+  for (size_t i = 0; i < 40; ++i) {
+    Question question = choose(fmt::format("q{}", i % 3 == 0 ? 0 : i), {"a", "b"}, 0);
+    question.subject = i % 4 == 1 ? "art" : "law";
+    question.example = fmt::format("<{}>", i);
+    items.push_back(question);
+  }
+  for (const uint64_t seed : {0, 5}) {
+    const Shots shots(TaskName::mmlu, items, {}, 6, seed, "f");
+    for (size_t item = 0; item < items.size(); ++item) {
+      std::vector<size_t> order;
+      for (size_t i = 0; i < items.size(); ++i) {
+        if (items[i].subject == items[item].subject && items[i].prompts != items[item].prompts) order.push_back(i);
+      }
+      const Philox rng(seed, RngPurpose::sample, static_cast<uint64_t>(TaskName::mmlu));
+      std::string expected;
+      for (size_t i = 0; i < 6; ++i) {
+        std::swap(order[i], order[i + static_cast<size_t>(rng.below((item << 24) + i, order.size() - i))]);
+        expected += items[order[i]].example;
+      }
+      EXPECT_EQ(shots.before(item), expected) << item;
+    }
+  }
+}
+
+// Each took time by the square of the size: minutes at these.
+TEST(TaskQuestions, LongFilesTakeTimeByTheirSize) {
+  const auto begin = std::chrono::steady_clock::now();
+  std::string text;
+  for (int i = 0; i < 20'000; ++i) text += "c\n0\na\nb\nc\nd\n";
+  EXPECT_EQ(parse_hellaswag_text(text + std::string(1 << 20, ' '), "f.txt").size(), 20'000u);
+  const std::string open(400'000, '[');
+  EXPECT_EQ(hellaswag("", open + "]" + open, "", {fmt::format("a{}\n{}]b", open, open), "c"}, 0).prompts[0],
+            (Prompt{open, fmt::format(" a{}\nb", open)}));
+  std::vector<Question> items;
+  for (int i = 0; i < 60'000; ++i) items.push_back(choose(fmt::format("q{}", i), {"a", "b"}, 0));
+  const Shots shots(TaskName::piqa, items, {}, 2, 0, "f");
+  for (size_t i = 0; i < items.size(); ++i) ASSERT_FALSE(shots.before(i).empty());
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(15));
+}
+
+TEST(TaskQuestions, BracketsGoWithWhatIsInThem) {
+  const auto cleaned = [](const std::string& text) {
+    return hellaswag("", text, "", {"a", "b"}, 0).prompts[0].context;
+  };
+  EXPECT_EQ(cleaned("a[b]c[d[e]f]g"), "acf]g");
+  EXPECT_EQ(cleaned("a]b[c"), "a]b[c");
+  EXPECT_EQ(cleaned("a[b\nc]d[e]"), "a[b\nc]d");
+  EXPECT_EQ(cleaned("[x]"), "");
+}
+
+TEST(TaskQuestions, AFileHasNoMoreItemsThanItMay) {
+  const std::string row = "{\"text\":\"a b\"}\n", lines = "c\n0\na\nb\nc\nd\n";
+  EXPECT_EQ(parse_task(TaskName::lambada, row + row + "\n", "f", 2).size(), 2u);
+  EXPECT_EQ(parse_hellaswag_text(lines + lines + "\n", "f", 2).size(), 2u);
+  for (const auto& parse : {std::function([&] { parse_task(TaskName::lambada, row + row + row, "f", 2); }),
+                            std::function([&] { parse_hellaswag_text(lines + lines + lines, "f", 2); })}) {
+    try {
+      parse();
+      ADD_FAILURE();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::data);
+      EXPECT_STREQ(error.what(), "f: more than 2 items, the most that a file of a task may have");
+    }
+  }
 }
 
 // {task, row, what the message must say}
@@ -236,6 +309,11 @@ constexpr Bad kBad[] = {
     {TaskName::hellaswag, R"({"endings":["a","b"],"label":0})", "no key \"ctx\""},
     {TaskName::piqa, R"({"goal":"g","sol1":"a","sol2":"b","label":-1})", "is it a test set without answers?"},
     {TaskName::piqa, R"({"goal":"g","sol1":"a","label":0})", "no key \"sol2\""},
+    {TaskName::winogrande, R"({"query":"q","choices":["a","b"],"gold":0})", "no key \"sentence\""},
+    {TaskName::lambada, R"({"query":"q","choices":["a","b"],"gold":0})", "no key \"text\""},
+    {TaskName::arc_easy,
+     R"({"question":"q","choices":{"text":["a","b"],"label":["A\u001b[2J","B\u009b"]},"answerKey":"C"})",
+     "expected one of the labels A [2J, B , got \"C\""},
     {TaskName::winogrande, R"({"sentence":"no blank","option1":"a","option2":"b","answer":"1"})", "expected a \"_\""},
     {TaskName::winogrande, R"({"sentence":"ends in _ ","option1":"a","option2":"b","answer":"1"})", "words after"},
     {TaskName::winogrande, R"({"sentence":"a _ b","option1":"a","option2":"b","answer":"3"})", "expected 1 or 2"},
@@ -308,6 +386,12 @@ TEST_F(TaskFolder, FilesAreFoundByTheirNames) {
   EXPECT_EQ(find_examples(TaskName::openbookqa, folder_), folder_ / "openbookqa_train.jsonl");
   EXPECT_EQ(find_examples(TaskName::piqa, folder_), std::nullopt);
   EXPECT_THROW(find_task(TaskName::piqa, folder_ / "none"), Error);
+  try {
+    find_task(TaskName::piqa, folder_ / "openbook_qa.jsonl");
+    ADD_FAILURE();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("is a file; expected the folder"), std::string::npos) << error.what();
+  }
   write("lambada_openai.jsonl", "{\"text\":\"a b\"}\r\n\r\n{\"text\":\"c d\"}");
   EXPECT_EQ(read_task(TaskName::lambada, find_task(TaskName::lambada, folder_)).questions.size(), 2u);
 }

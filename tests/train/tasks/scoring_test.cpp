@@ -182,8 +182,8 @@ PreparedTask prepared(TaskName task, const std::string& text, const TaskOptions&
 TEST(TaskScores, AnOracleIsAlwaysRightAndChanceIsChance) {
   const PreparedTask piqa = prepared(TaskName::piqa, piqa_rows(1000));
   std::set<Ids> right;
-  for (size_t i = 0; i < piqa.questions.size(); ++i) {
-    const Prompt& prompt = piqa.questions[i].prompts[piqa.questions[i].gold];
+  for (const Question& question : parse_task(TaskName::piqa, piqa_rows(1000), "file.jsonl")) {
+    const Prompt& prompt = question.prompts[question.gold];
     right.insert(bytes(prompt.context + prompt.continuation));
   }
   dist::Communicator& one = dist::one_rank();
@@ -308,7 +308,8 @@ TEST_F(TaskResults, OfSomethingElseAreRefused) {
             std::string::npos);
   const std::string good = text("a");
   const auto write = [&](const std::string& held) { io::write_text_atomically(folder_ / "a" / "piqa.jsonl", held); };
-  for (const std::string& bad : {std::string("notes\n"), std::string("no end"), good + "{\"item\":3}\n",
+  for (const std::string& bad : {std::string("notes\n"), std::string("no end"), good + "{\"item\":3}\n", "\n" + good,
+                                 good.substr(0, good.find('\n') + 1) + "\n" + good.substr(good.find('\n') + 1),
                                  good.substr(0, good.find('\n') + 1) + good.substr(good.find("{\"item\":1"))}) {
     write(bad);
     EXPECT_NE(refusal(task, into("a")), "") << bad;
@@ -370,8 +371,9 @@ TEST(TaskCompare, ResultsReadBack) {
   EXPECT_EQ(from_line(to_line(7, result), 8), std::nullopt);
   const std::string header = "{\"kind\":\"t6-scores\",\"version\":1,\"task\":\"piqa\"}\n";
   EXPECT_EQ(parse_results(header + to_line(0, result) + "{\"torn", "f").items.size(), 1u);
-  for (const std::string& bad : {std::string("{}\n"), header + "{}\n", header + to_line(1, result),
-                                 std::string("{\"kind\":\"t6-scores\",\"version\":1,\"task\":\"x\"}\n")}) {
+  for (const std::string& bad :
+       {std::string("{}\n"), header + "{}\n", header + to_line(1, result), "\n" + header, header + "\n",
+        header + "\n" + to_line(0, result), std::string("{\"kind\":\"t6-scores\",\"version\":1,\"task\":\"x\"}\n")}) {
     EXPECT_THROW(parse_results(bad, "f"), Error) << bad;
   }
 }
