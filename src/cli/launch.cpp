@@ -14,8 +14,6 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <map>
-#include <optional>
 #include <random>
 #include <sstream>
 #include <thread>
@@ -148,56 +146,8 @@ bool tells_of_death(int code) {
   return std::find(kDeadly.begin(), kDeadly.end(), code - 128) != kDeadly.end();
 }
 
-// It is gone, or nobody has asked for its end yet.
-bool has_ended(pid_t process) {
-  std::string stat;
-  std::getline(std::ifstream(fmt::format("/proc/{}/stat", process)), stat);
-  const size_t after = stat.rfind(')');
-  return after == std::string::npos || after + 2 >= stat.size() || stat[after + 2] == 'Z' || stat[after + 2] == 'X';
-}
-
-// Which rank a process was told to be; -1: it is not known.
-int rank_of(pid_t process) {
-  std::ifstream variables(fmt::format("/proc/{}/environ", process));
-  for (std::string variable; std::getline(variables, variable, '\0');) {
-    for (const std::string_view name : {"OMPI_COMM_WORLD_RANK=", "PMI_RANK=", "RANK="}) {
-      if (variable.starts_with(name)) return std::atoi(variable.c_str() + name.size());
-    }
-  }
-  return -1;
-}
-
-// The ranks that another program starts, and which of them ended first.
-class Onlooker {
- public:
-  Onlooker(pid_t starter, int64_t count) : starter_(starter), count_(static_cast<size_t>(count)) {}
-
-  void look() {
-    if (ranks_.size() < count_ && steady_seconds() > look_again_) {
-      look_again_ = steady_seconds() + 0.2;  // all processes of the host are looked through
-      for (const pid_t process : children_of(starter_)) {
-        if (const int rank = rank_of(process); rank >= 0) ranks_.try_emplace(process, rank);
-      }
-    }
-    if (some_ended_) return;
-    for (const auto& [process, rank] : ranks_) {
-      if (!has_ended(process)) continue;
-      first_ = some_ended_ ? -1 : rank;  // several since the last look: who was first is not known
-      some_ended_ = true;
-    }
-  }
-  int first() const { return first_; }  // -1: it is not known
-
- private:
-  pid_t starter_;
-  size_t count_;
-  double look_again_ = 0;
-  std::map<pid_t, int> ranks_;
-  bool some_ended_ = false;
-  int first_ = -1;
-};
-
 // The exit code of a launch that ended with `code`: that of a rank, but for a rank that was killed or crashed, which is said.
+// `rank` -1: another program started them, which tells the signal alone; the ranks themselves say who died.
 int code_of_ranks(int code, int rank) {
   if (!tells_of_death(code)) return code;
   fmt::print(stderr, "t6 launch: {} was ended by signal {} ({})\n", rank < 0 ? "a rank" : fmt::format("rank {}", rank),
@@ -218,9 +168,9 @@ struct End {
   pid_t process = 0;  // whose it is
 };
 
-// Waits for the processes. `reach` gives the ranks that a signal goes to; `look` is called every few milliseconds.
-template <class Reach, class Look>
-End wait_for(std::vector<pid_t> processes, const Reach& reach, const Look& look) {
+// Waits for the processes. `reach` gives the ranks that a signal goes to.
+template <class Reach>
+End wait_for(std::vector<pid_t> processes, const Reach& reach) {
   End first;
   double failed_at = 0;
   bool asked = false, made = false;
@@ -245,7 +195,6 @@ End wait_for(std::vector<pid_t> processes, const Reach& reach, const Look& look)
       made = true;
       for (const pid_t process : reach()) ::kill(process, SIGKILL);
     }
-    look();
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   return first;
@@ -266,9 +215,7 @@ int by_mpirun(const std::string& mpirun, const Options& options, const std::vect
     std::vector<pid_t> ranks = children_of(child);
     return ranks.empty() ? std::vector<pid_t>{child} : ranks;
   };
-  Onlooker onlooker(child, options.nproc);
-  const End end = wait_for({child}, reach, [&] { onlooker.look(); });
-  return code_of_ranks(end.code, onlooker.first());
+  return code_of_ranks(wait_for({child}, reach).code, -1);
 }
 
 int by_variables(const Options& options, const std::vector<std::string>& words, const std::vector<std::string>& added) {
@@ -286,8 +233,7 @@ int by_variables(const Options& options, const std::vector<std::string>& words, 
                       "MASTER_ADDR=127.0.0.1", "MASTER_PORT=" + std::to_string(port), "T6_RUN_NONCE=" + nonce});
     ranks.push_back(start(words, environment_with(variables), true));
   }
-  const End end = wait_for(
-      ranks, [] { return children_of(::getpid()); }, [] {});
+  const End end = wait_for(ranks, [] { return children_of(::getpid()); });
   const auto at = std::find(ranks.begin(), ranks.end(), end.process);
   return code_of_ranks(end.code, at == ranks.end() ? -1 : static_cast<int>(at - ranks.begin()));
 }
