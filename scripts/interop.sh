@@ -31,8 +31,10 @@ while [ $# -gt 0 ]; do
 done
 [ ${#environments[@]} -gt 0 ] || environments=(oldest 4 5)
 [ ${#tests[@]} -gt 0 ] || tests=(test_transformers test_t6_model test_official)
-[ -x "$t6" ] || { echo "interop: $t6 is missing; build it: cmake --build --preset cpu --target t6" >&2; exit 2; }
-t6=$(realpath "$t6")
+if [ "$install_only" = no ]; then
+  [ -x "$t6" ] || { echo "interop: $t6 is missing; build it: cmake --build --preset cpu --target t6" >&2; exit 2; }
+  t6=$(realpath "$t6")
+fi
 
 place=${T6_INTEROP_ENVIRONMENTS:-build/interop}
 declare -A requirement=([oldest]='transformers==4.45.2' [4]='transformers>=4.57,<5' [5]='transformers>=5,<6'

@@ -2,6 +2,8 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <array>
 #include <map>
 
 #include "base/error.h"
@@ -16,6 +18,28 @@ namespace {
 
 // config.json, card, tokenizer, code, index.
 constexpr uint64_t kBytesBesideWeights = uint64_t{16} << 20;
+
+// What an export writes, and what people lay beside it: generation_config.json.
+bool wrote(const fs::directory_entry& entry) {
+  std::error_code ignored;
+  const std::string name = entry.path().filename().string();
+  if (entry.symlink_status(ignored).type() != fs::file_type::regular) return false;
+  const auto is_name = [&](const auto& other) { return name == other; };
+  constexpr std::array kNames{"config.json",
+                              "generation_config.json",
+                              "README.md",
+                              kRunFile,
+                              "vocab.json",
+                              "merges.txt",
+                              "tokenizer.json",
+                              "tokenizer_config.json",
+                              "special_tokens_map.json"};
+  const auto& code = remote_code_files();
+  return is_export_weights(name) || std::any_of(kNames.begin(), kNames.end(), is_name) ||
+         std::any_of(code.begin(), code.end(), [&](const RemoteCodeFile& file) { return name == file.name; });
+}
+
+constexpr OwnEntries kExport{.mark = "config.json", .wrote = &wrote, .program = "t6 export"};
 
 // The approximations that `options` allows.
 std::vector<std::string> require_fit(const ModelConfig& config, const ExportOptions& options) {
@@ -45,6 +69,7 @@ class WeightsExport {
   }
   uint64_t bytes() const { return WeightsWriter::bytes(stored_, options_.shard_bytes); }
   size_t tensors() const { return stored_.size(); }
+  size_t files() const { return WeightsWriter::files(stored_, options_.shard_bytes); }
 
   void run(const fs::path& step, const fs::path& folder) {
     WeightsWriter writer(folder, stored_, options_.shard_bytes);
@@ -90,7 +115,7 @@ Exported export_model(const fs::path& step, const ModelConfig& config, const fs:
                       const ExportOptions& options) {
   const std::vector<std::string> approximations = require_fit(config, options);
   WeightsExport weights(config, options);
-  OutputFolder folder(target, options.replace, "config.json", weights.bytes() + kBytesBesideWeights);
+  OutputFolder folder(target, options.replace, kExport, weights.bytes() + kBytesBesideWeights);
   weights.run(step, folder.path());
   folder.add("config.json", model_json(config, options.format, options.type, options.end_of_text));
   for (const auto& [name, text] : options.tokenizer_files) folder.add(name, text);
@@ -98,7 +123,8 @@ Exported export_model(const fs::path& step, const ModelConfig& config, const fs:
     for (const RemoteCodeFile& file : remote_code_files()) folder.add(std::string(file.name), file.text);
   }
   if (!options.run.empty()) folder.add(kRunFile, options.run.dump(2) + "\n");
-  folder.add("README.md", model_card(config, {.format = options.format,
+  folder.add("README.md", model_card(config, {.weights_files = weights.files(),
+                                              .format = options.format,
                                               .type = options.type,
                                               .run = options.run,
                                               .tokenizer_hash = options.tokenizer_hash,

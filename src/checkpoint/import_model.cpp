@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/io.h"
+#include "checkpoint/foreign_file.h"
 #include "checkpoint/model_card.h"
 
 namespace t6::checkpoint {
@@ -12,17 +13,6 @@ namespace {
 
 constexpr uint64_t kMaxTextBytes = uint64_t{1} << 20;
 constexpr size_t kDifferencesShown = 12;
-
-std::string read_file(const fs::path& path) {
-  std::error_code error;
-  if (!fs::is_regular_file(path, error)) {
-    fail(ExitCode::checkpoint, "{}: {}", path.string(), fs::exists(path, error) ? "is no file" : "no such file");
-  }
-  if (const auto bytes = fs::file_size(path, error); error || bytes > kMaxTextBytes) {
-    fail(ExitCode::checkpoint, "{}: larger than {} bytes", path.string(), kMaxTextBytes);
-  }
-  return io::read_text(path, kMaxTextBytes);
-}
 
 fs::path existing(const fs::path& folder) {
   std::error_code error;
@@ -47,7 +37,8 @@ const ModelJson& with_layers(const ModelJson& json, size_t tensors, const fs::pa
 ImportedModel::ImportedModel(const fs::path& folder)
     : folder_(existing(folder)),
       weights_(folder_),
-      json_(parse_model_json(read_file(folder_ / "config.json"), (folder_ / "config.json").string(), weights_.names())),
+      json_(parse_model_json(read_plain_file(folder_ / "config.json", kMaxTextBytes),
+                             (folder_ / "config.json").string(), weights_.names())),
       mapped_(map_tensors(with_layers(json_, weights_.names().size(), folder_).config, json_.format)) {
   require_tensors();
   for (const MappedTensor& tensor : mapped_) {
@@ -55,7 +46,7 @@ ImportedModel::ImportedModel(const fs::path& folder)
     if (tensor.copy && weights_.find(tensor.name) != nullptr) require_copy(tensor);
   }
   if (io::exists(folder_ / kRunFile)) {
-    run_ = parse_run_json(read_file(folder_ / kRunFile), (folder_ / kRunFile).string());
+    run_ = parse_run_json(read_plain_file(folder_ / kRunFile, kMaxTextBytes), (folder_ / kRunFile).string());
   }
 }
 

@@ -7,17 +7,11 @@
 #include <optional>
 
 #include "base/error.h"
+#include "checkpoint/strict_json.h"
 
 namespace t6::checkpoint {
-namespace {
 
 using nlohmann::json;
-
-std::string shown(const json& value) {
-  return value.dump().substr(0, 60);
-}
-
-}  // namespace
 
 const json* JsonReader::find(const char* key, Presence presence) {
   known_.insert(key);

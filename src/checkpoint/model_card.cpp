@@ -89,15 +89,22 @@ Rows run_rows(const json& run) {
 
 std::string how_to_load(const CardFacts& facts) {
   if (facts.format == ModelFormat::official) {
+    std::string load = "weights = load_file(\"model.safetensors\")\n";
+    if (facts.weights_files > 1) {
+      load = fmt::format(
+          "weights = {{}}\n"
+          "for i in range(1, {0} + 1):\n"
+          "    weights.update(load_file(f\"model-{{i:05}}-of-{0:05}.safetensors\"))\n",
+          facts.weights_files);
+    }
     return "The names of the tensors and the keys of `config.json` are those of the authors' code\n"
            "(https://github.com/tensorgi/TPA):\n\n"
            "```python\n"
            "import json\n"
            "from safetensors.torch import load_file\n"
            "from model.T6 import GPT, GPTConfig  # the file of this model's attention\n\n"
-           "model = GPT(GPTConfig(**json.load(open(\"config.json\"))))\n"
-           "model.load_state_dict(load_file(\"model.safetensors\"), strict=False)  # the head is tied\n"
-           "```\n";
+           "model = GPT(GPTConfig(**json.load(open(\"config.json\"))))\n" +
+           load + "model.load_state_dict(weights, strict=False)  # the head is tied\n```\n";
   }
   const bool remote = facts.format == ModelFormat::t6;
   std::string text =
@@ -130,9 +137,11 @@ std::string model_card(const ModelConfig& config, const CardFacts& facts) {
   if (facts.format != ModelFormat::official) text += "library_name: transformers\n";
   text += fmt::format("tags: [t6, {}]\n---\n", config.kind_name());
   text += fmt::format("# A language model with {} attention\n\n", config.kind_name());
-  text +=
-      fmt::format("A decoder trained with [t6](https://arxiv.org/abs/2501.06425) and exported in the format `{}`.\n\n",
-                  name_of(facts.format));
+  text += fmt::format(
+      "A decoder {}exported by t6 in the format `{}`. t6 trains the decoders of the paper "
+      "[Tensor Product Attention Is All You Need](https://arxiv.org/abs/2501.06425); it is not its authors' "
+      "program.\n\n",
+      facts.run.empty() ? "" : "trained and ", name_of(facts.format));
   text += table(model_rows(config, facts.type));
   for (const std::string& difference : facts.approximations) {
     text += fmt::format("\n**Approximate**: {}; logits differ by that rounding.\n", difference);
@@ -141,7 +150,7 @@ std::string model_card(const ModelConfig& config, const CardFacts& facts) {
   text += "\nBack into t6: `t6 import . --out runs/imported`.\n";
   text += "\n## Tokenizer\n\n";
   text += facts.tokenizer_hash.empty()
-              ? "Exported without tokenizer files: the run names none. Token ids are those of its data.\n"
+              ? "Exported without tokenizer files. Token ids are those of the data it was trained on.\n"
               : fmt::format("Byte-level BPE; hash of its tokens `{}`. A document begins with the end-of-text token.\n",
                             facts.tokenizer_hash);
   text += "\n## Training\n\n";

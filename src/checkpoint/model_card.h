@@ -19,6 +19,7 @@ inline constexpr const char* kRunFile = "run.json";
 nlohmann::json parse_run_json(std::string_view text, const std::string& where);
 
 struct CardFacts {
+  size_t weights_files = 1;
   ModelFormat format = ModelFormat::official;
   StoredType type = StoredType::f32;
   nlohmann::json run = nlohmann::json::object();  // as in run.json; empty: nothing is known

@@ -250,7 +250,7 @@ ModelFormat format_of(const json& root, const std::string& where) {
   }
   fail(ExitCode::checkpoint,
        "{}: expected a model_type of gpt2 (the authors' models), mistral, llama, deepseek_v3 and t6, got {}", where,
-       type == root.end() ? "none" : type->dump().substr(0, 60));
+       type == root.end() ? "none" : shown(*type));
 }
 
 // An official config.json does not name its kind; the tensors do.

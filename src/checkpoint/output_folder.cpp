@@ -1,5 +1,6 @@
 #include "checkpoint/output_folder.h"
 
+#include "base/config_tree.h"
 #include "base/error.h"
 #include "base/format.h"
 #include "base/log.h"
@@ -18,7 +19,7 @@ fs::path plain(const fs::path& target) {
   return path;
 }
 
-void require_target(const fs::path& target, bool replace, const char* mark) {
+void require_target(const fs::path& target, bool replace, const OwnEntries& own) {
   std::error_code error;
   const fs::file_status status = fs::symlink_status(target, error);
   if (status.type() == fs::file_type::not_found) return;
@@ -30,15 +31,22 @@ void require_target(const fs::path& target, bool replace, const char* mark) {
     fail(ExitCode::usage, "{} is not empty; choose another name, or replace it as a whole with --force",
          target.string());
   }
-  if (!fs::is_regular_file(target / mark, error)) {
+  if (!fs::is_regular_file(target / own.mark, error)) {
     fail(ExitCode::usage, "{} is not empty and holds no {}, so --force does not delete it; choose another name",
-         target.string(), mark);
+         target.string(), own.mark);
+  }
+  for (const std::string& name : io::list_folder(target)) {
+    if (own.wrote(fs::directory_entry(target / name, error))) continue;
+    fail(ExitCode::usage,
+         "{} holds {}, which {} does not write, so --force does not delete the folder; choose another name, or move {} "
+         "away",
+         target.string(), config::quote(name), own.program, config::quote(name));
   }
 }
 
 }  // namespace
 
-OutputFolder::OutputFolder(const fs::path& target, bool replace, const char* mark, uint64_t bytes)
+OutputFolder::OutputFolder(const fs::path& target, bool replace, const OwnEntries& own, uint64_t bytes)
     : target_(plain(target)) {
   const fs::path parent = target_.parent_path();
   const auto beside = [&](const char* ending) {
@@ -59,7 +67,7 @@ OutputFolder::OutputFolder(const fs::path& target, bool replace, const char* mar
         io::rename(old_, target_);
       }
     }
-    require_target(target_, replace, mark);
+    require_target(target_, replace, own);
     io::remove_all(path_);
     const uint64_t free = io::free_bytes(parent);
     if (free < bytes) {

@@ -14,13 +14,19 @@ namespace t6::checkpoint {
 
 namespace fs = std::filesystem;
 
+// By what a folder that may be deleted is known.
+struct OwnEntries {
+  const char* mark;                                 // a file that must be there
+  bool (*wrote)(const fs::directory_entry& entry);  // whether such a folder has an entry of this name and type
+  const char* program;                              // "t6 export", for messages
+};
+
 class OutputFolder {
  public:
   // Takes away what an interrupted one of the same name left, and makes an empty folder beside `target`. Error(usage) when
-  // `target` is something else than a folder, or one that is not empty, but that `replace` is set and it holds `mark`, a
-  // file by which what this program wrote is known; Error(io) when another process is writing it, or when `bytes` are not
-  // free.
-  OutputFolder(const fs::path& target, bool replace, const char* mark, uint64_t bytes);
+  // `target` is something else than a folder, or one that is not empty, but that `replace` is set and it holds the mark
+  // of `own` and nothing else than own entries; Error(io) when another process is writing it, or when `bytes` are not free.
+  OutputFolder(const fs::path& target, bool replace, const OwnEntries& own, uint64_t bytes);
   // What was not committed is removed.
   ~OutputFolder();
   OutputFolder(const OutputFolder&) = delete;

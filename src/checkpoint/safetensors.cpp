@@ -8,6 +8,7 @@
 #include <span>
 
 #include "base/error.h"
+#include "checkpoint/foreign_file.h"
 #include "checkpoint/strict_json.h"
 
 namespace t6::checkpoint {
@@ -69,22 +70,19 @@ class HeaderParser {
   void check_metadata(const json& metadata) const {
     if (!metadata.is_object()) bad("__metadata__: expected an object");
     for (const auto& item : metadata.items()) {
-      if (!item.value().is_string()) bad("__metadata__: {}: expected a string", item.key());
+      if (!item.value().is_string()) bad("__metadata__: {}: expected a string", shown(item.key()));
     }
   }
 
   uint64_t integer(const std::string& name, const char* what, const json& value, uint64_t most) const {
     if (!value.is_number_unsigned() || value.get<uint64_t>() > most) {
-      bad("tensor {}: {}: expected an integer from 0 to {}, got {}", name, what, most, value.dump().substr(0, 40));
+      bad("tensor {}: {}: expected an integer from 0 to {}, got {}", name, what, most, shown(value));
     }
     return value.get<uint64_t>();
   }
 
   StoredTensor parse_tensor(const std::string& name, const json& value) const {
-    const bool printable = std::all_of(name.begin(), name.end(), [](char c) { return c > ' ' && c <= '~'; });
-    if (name.empty() || name.size() > kMaxNameBytes || !printable) {
-      bad("{} is no name of a tensor", json(name.substr(0, 40)).dump(-1, ' ', true, json::error_handler_t::replace));
-    }
+    require_tensor_name(name, where_);
     if (!value.is_object() || value.size() != 3 || !value.contains("dtype") || !value.contains("shape") ||
         !value.contains("data_offsets")) {
       bad("tensor {}: expected dtype, shape and data_offsets", name);
@@ -93,7 +91,7 @@ class HeaderParser {
     tensor.name = name;
     const json &dtype = value["dtype"], &shape = value["shape"], &offsets = value["data_offsets"];
     const std::optional<StoredType> type = dtype.is_string() ? type_named(dtype.get<std::string>()) : std::nullopt;
-    if (!type) bad("tensor {}: expected a dtype of F32, BF16 and F16, got {}", name, dtype.dump().substr(0, 40));
+    if (!type) bad("tensor {}: expected a dtype of F32, BF16 and F16, got {}", name, shown(dtype));
     tensor.type = *type;
     if (!shape.is_array() || shape.size() > Shape::kMaxRank) {
       bad("tensor {}: expected a shape of at most {} dimensions", name, Shape::kMaxRank);
@@ -124,10 +122,7 @@ class HeaderParser {
 };
 
 io::File open_existing(const fs::path& path) {
-  std::error_code error;
-  if (!fs::is_regular_file(path, error)) {
-    fail(ExitCode::checkpoint, "{}: {}", path.string(), fs::exists(path, error) ? "is no file" : "no such file");
-  }
+  require_plain_file(path);
   return io::File::open_read(path);
 }
 
@@ -167,6 +162,13 @@ std::vector<StoredTensor> placed(std::vector<StoredTensor> tensors) {
 
 std::string_view name_of(StoredType type) {
   return type == StoredType::f32 ? "F32" : type == StoredType::bf16 ? "BF16" : "F16";
+}
+
+void require_tensor_name(const std::string& name, const std::string& where) {
+  const bool printable = std::all_of(name.begin(), name.end(), [](char c) { return c > ' ' && c <= '~'; });
+  if (name.empty() || name.size() > kMaxNameBytes || !printable) {
+    fail(ExitCode::checkpoint, "{}: {} is no name of a tensor", where, shown(name));
+  }
 }
 
 std::vector<StoredTensor> parse_safetensors_header(std::string_view json, uint64_t data_bytes,

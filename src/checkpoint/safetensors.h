@@ -37,6 +37,9 @@ struct StoredTensor {
   uint64_t begin = 0, end = 0;  // of its bytes in the data
 };
 
+// Error(checkpoint) naming `where` unless `name` is 1 to 512 printable characters of ASCII without a space.
+void require_tensor_name(const std::string& name, const std::string& where);
+
 inline constexpr uint64_t kMaxSafetensorsHeader = 100'000'000;
 
 // The tensors of a header whose file has `data_bytes` behind it, by position. Error(checkpoint) naming `where`.

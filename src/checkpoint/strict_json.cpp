@@ -61,6 +61,20 @@ void check_limits(std::string_view text, const std::string& where, const JsonLim
   }
 }
 
+// The parser's message, which quotes the text.
+std::string printable(std::string_view message) {
+  constexpr size_t kShown = 300;
+  std::string text;
+  for (const char c : message.substr(0, kShown)) {
+    if (c >= ' ' && c <= '~') {
+      text += c;
+    } else {
+      text += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    }
+  }
+  return message.size() <= kShown ? text : text + "...";
+}
+
 }  // namespace
 
 json parse_strict_json(std::string_view text, const std::string& where, const JsonLimits& limits) {
@@ -70,15 +84,20 @@ json parse_strict_json(std::string_view text, const std::string& where, const Js
     if (event == json::parse_event_t::object_start) keys.emplace_back();
     if (event == json::parse_event_t::object_end) keys.pop_back();
     if (event == json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second) {
-      fail(ExitCode::checkpoint, "{}: key {} comes twice", where, value.dump());
+      fail(ExitCode::checkpoint, "{}: key {} comes twice", where, shown(value));
     }
     return true;
   };
   try {
     return json::parse(text.begin(), text.end(), watch);
   } catch (const json::exception& error) {
-    fail(ExitCode::checkpoint, "{}: not valid JSON: {}", where, error.what());
+    fail(ExitCode::checkpoint, "{}: not valid JSON: {}", where, printable(error.what()));
   }
+}
+
+std::string shown(const json& value, size_t most) {
+  const std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
+  return text.size() <= most ? text : text.substr(0, most) + "...";
 }
 
 }  // namespace t6::checkpoint

@@ -18,4 +18,7 @@ struct JsonLimits {
 // The value of `text`: well-formed, within the limits, no key twice in one object. Error(checkpoint) "<where>: <reason>".
 nlohmann::json parse_strict_json(std::string_view text, const std::string& where, const JsonLimits& limits = {});
 
+// A value for a message: its JSON in printable ASCII, at most `most` characters of it.
+std::string shown(const nlohmann::json& value, size_t most = 60);
+
 }  // namespace t6::checkpoint

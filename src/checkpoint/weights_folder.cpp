@@ -4,6 +4,8 @@
 
 #include "base/error.h"
 #include "base/io.h"
+#include "checkpoint/foreign_file.h"
+#include "checkpoint/manifest.h"
 #include "checkpoint/strict_json.h"
 
 namespace t6::checkpoint {
@@ -61,6 +63,13 @@ std::vector<std::string> shard_names(size_t count) {
 
 }  // namespace
 
+bool is_export_weights(std::string_view name) {
+  constexpr std::string_view kShard = "model-#####-of-#####.safetensors";
+  if (name == kWeightsFile || name == kWeightsIndex) return true;
+  return std::equal(name.begin(), name.end(), kShard.begin(), kShard.end(),
+                    [](char c, char rule) { return rule == '#' ? c >= '0' && c <= '9' : c == rule; });
+}
+
 std::map<std::string, std::string> parse_weights_index(std::string_view text, const std::string& where) {
   const json index = parse_strict_json(text, where, {.depth = 8, .bytes = kMaxIndexBytes});
   if (!index.is_object()) fail(ExitCode::checkpoint, "{}: expected an object", where);
@@ -70,16 +79,17 @@ std::map<std::string, std::string> parse_weights_index(std::string_view text, co
   }
   for (const auto& item : index.items()) {
     if (item.key() != "weight_map" && item.key() != "metadata") {
-      fail(ExitCode::checkpoint, "{}: unknown key {}", where, json(item.key()).dump());
+      fail(ExitCode::checkpoint, "{}: unknown key {}", where, shown(item.key()));
     }
   }
   std::map<std::string, std::string> files;
   std::set<std::string> names;
   for (const auto& item : map->items()) {
+    require_tensor_name(item.key(), where + ": weight_map");
     if (!item.value().is_string() || !is_weights_name(item.value().get<std::string>())) {
       fail(ExitCode::checkpoint,
            "{}: weight_map: {}: expected the bare name of a .safetensors file beside the index, got {}", where,
-           item.key().substr(0, 200), item.value().dump().substr(0, 200));
+           item.key(), shown(item.value()));
     }
     names.insert(item.value().get<std::string>());
     if (names.size() > kMaxFiles) fail(ExitCode::checkpoint, "{}: names more than {} files", where, kMaxFiles);
@@ -99,6 +109,13 @@ WeightsReader::WeightsReader(const fs::path& folder) : folder_(folder) {
     return;
   }
   if (!index) {
+    std::error_code ignored;
+    if (fs::is_directory(folder / "checkpoints", ignored) || io::exists(folder / kManifestName)) {
+      fail(ExitCode::checkpoint,
+           "{} holds no weights of another program: it is a run folder of t6 or a checkpoint in one; use it directly, "
+           "without t6 import",
+           folder.string());
+    }
     const char* pickles =
         io::exists(folder / "pytorch_model.bin") || io::exists(folder / "pytorch_model.bin.index.json")
             ? "; its pytorch_model.bin is a pickle, which can run code and is never read: load it in "
@@ -108,12 +125,8 @@ WeightsReader::WeightsReader(const fs::path& folder) : folder_(folder) {
          pickles);
   }
   const fs::path path = folder / kWeightsIndex;
-  std::error_code error;
-  if (!fs::is_regular_file(path, error)) fail(ExitCode::checkpoint, "{}: is no file", path.string());
-  if (fs::file_size(path, error) > kMaxIndexBytes || error) {
-    fail(ExitCode::checkpoint, "{}: larger than {} bytes", path.string(), kMaxIndexBytes);
-  }
-  const std::map<std::string, std::string> said = parse_weights_index(io::read_text(path), path.string());
+  const std::map<std::string, std::string> said =
+      parse_weights_index(read_plain_file(path, kMaxIndexBytes), path.string());
   std::set<std::string> names;
   for (const auto& [tensor, file] : said) {
     if (names.insert(file).second) add(folder / file);
@@ -188,6 +201,10 @@ void WeightsWriter::finish() {
   index.write_all(index_text(shards, names_));
   index.sync();
   index.close();
+}
+
+size_t WeightsWriter::files(const std::vector<StoredTensor>& tensors, uint64_t shard_bytes) {
+  return divided(tensors, shard_bytes).size();
 }
 
 uint64_t WeightsWriter::bytes(const std::vector<StoredTensor>& tensors, uint64_t shard_bytes) {

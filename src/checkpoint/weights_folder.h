@@ -18,7 +18,10 @@ namespace t6::checkpoint {
 inline constexpr const char* kWeightsFile = "model.safetensors";
 inline constexpr const char* kWeightsIndex = "model.safetensors.index.json";
 
-// The file of each tensor. Files are bare names that end in .safetensors: nothing outside the folder can be named.
+// Whether a WeightsWriter writes files of this name.
+bool is_export_weights(std::string_view name);
+
+// The file of each tensor, whose name keeps the rule of safetensors.h. Files are bare names that end in .safetensors: nothing outside the folder can be named.
 // Error(checkpoint) naming `where`.
 std::map<std::string, std::string> parse_weights_index(std::string_view text, const std::string& where);
 
@@ -60,7 +63,8 @@ class WeightsWriter {
   // Fsyncs all and writes the index. Error(io).
   void finish();
 
-  // Bytes of all files together.
+  // How many files of weights, and the bytes of all files together.
+  static size_t files(const std::vector<StoredTensor>& tensors, uint64_t shard_bytes);
   static uint64_t bytes(const std::vector<StoredTensor>& tensors, uint64_t shard_bytes);
 
  private:

@@ -10,12 +10,14 @@
 #include "base/format.h"
 #include "cli/command.h"
 #include "cli/output.h"
-#include "cli/run_path.h"
+#include "train/checkpoint_path.h"
 
 namespace t6::cli {
 namespace {
 
 using Json = nlohmann::ordered_json;
+using train::CheckpointPath;
+using train::find_checkpoints;
 
 struct Options {
   std::string path;

@@ -13,10 +13,10 @@
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
-#include "cli/run_path.h"
 #include "data/huggingface_files.h"
 #include "data/tokenizer.h"
 #include "model/transformer.h"
+#include "train/checkpoint_path.h"
 #include "train/training_state.h"
 
 namespace t6::cli {
@@ -31,6 +31,7 @@ struct Options {
   bool llama = false;
   checkpoint::StoredType dtype = checkpoint::StoredType::f32;
   std::string tokenizer;
+  bool no_tokenizer = false;
   double shard_gigabytes = 5;
   bool approximate = false;
   bool force = false;
@@ -85,17 +86,26 @@ nlohmann::json run_of(const checkpoint::Loaded& loaded, const RunConfig& config)
   return run;
 }
 
-checkpoint::Loaded facts_of(const std::string& path) {
-  const CheckpointPath where = find_checkpoints(path);
-  const checkpoint::LoadOptions facts_only{.prefix = "none/"};
-  if (where.one) return checkpoint::load_one(where.path, {}, facts_only);
-  std::optional<checkpoint::Loaded> newest = checkpoint::load(where.path, {}, facts_only);
-  if (!newest) fail(ExitCode::checkpoint, "{} holds no checkpoint", where.path.string());
-  return *newest;
+// The tokenizer files of `about`. Error(data) with the way out when `file` cannot be exported.
+void add_tokenizer(const std::string& file, const ModelConfig& model, checkpoint::ExportOptions& about) {
+  try {
+    const data::Tokenizer tokenizer = data::Tokenizer::load(file);
+    if (static_cast<int64_t>(tokenizer.vocab_size()) > model.vocab_size) {
+      fail(ExitCode::data, "the tokenizer {} has {} ids, but the model only {} rows; it was trained with another one",
+           file, tokenizer.vocab_size(), model.vocab_size);
+    }
+    about.end_of_text = tokenizer.end_of_text();
+    for (data::NamedText& text : data::huggingface_files(tokenizer, model.context)) {
+      about.tokenizer_files.emplace_back(std::move(text.name), std::move(text.text));
+    }
+    about.tokenizer_hash = tokenizer.hash_text();
+  } catch (const Error& error) {
+    fail(error.code(), "{}. Name another one with --tokenizer FILE, or export without: --no-tokenizer", error.what());
+  }
 }
 
 int run(const Options& options) {
-  const checkpoint::Loaded loaded = facts_of(options.run);
+  const checkpoint::Loaded loaded = train::facts_of(options.run);
   const RunConfig config = train::config_of(loaded.facts, loaded.path);
   checkpoint::ExportOptions about{.type = options.dtype,
                                   .shard_bytes = static_cast<uint64_t>(options.shard_gigabytes * 1e9),
@@ -109,18 +119,9 @@ int run(const Options& options) {
     about.format = checkpoint::hf_format(config.model, options.llama);
   }
   const std::string tokenizer_file = options.tokenizer.empty() ? config.data.tokenizer.value_or("") : options.tokenizer;
-  if (!tokenizer_file.empty()) {
-    const data::Tokenizer tokenizer = data::Tokenizer::load(tokenizer_file);
-    if (static_cast<int64_t>(tokenizer.vocab_size()) > config.model.vocab_size) {
-      fail(ExitCode::data, "the tokenizer {} has {} ids, but the model only {} rows; it was trained with another one",
-           tokenizer_file, tokenizer.vocab_size(), config.model.vocab_size);
-    }
-    about.end_of_text = tokenizer.end_of_text();
-    for (data::NamedText& file : data::huggingface_files(tokenizer, config.model.context)) {
-      about.tokenizer_files.emplace_back(std::move(file.name), std::move(file.text));
-    }
-    about.tokenizer_hash = tokenizer.hash_text();
-  } else {
+  if (!tokenizer_file.empty() && !options.no_tokenizer) {
+    add_tokenizer(tokenizer_file, config.model, about);
+  } else if (!options.no_tokenizer) {
     log::info("exported without tokenizer files: the run names no data.tokenizer; --tokenizer FILE adds them");
   }
   std::optional<Progress> bar;
@@ -188,10 +189,13 @@ void add_export(CLI::App& root, Context& context) {
       ->type_name("TYPE")
       ->transform(one_of({"f32", "bf16"}))
       ->default_str("f32");
-  command
-      ->add_option("--tokenizer", options->tokenizer,
-                   "tokenizer whose files are written beside the weights; without it the run's data.tokenizer")
-      ->type_name("FILE");
+  CLI::Option* tokenizer =
+      command
+          ->add_option("--tokenizer", options->tokenizer,
+                       "tokenizer whose files are written beside the weights; without it the run's data.tokenizer")
+          ->type_name("FILE");
+  command->add_flag("--no-tokenizer", options->no_tokenizer, "the weights without tokenizer files")
+      ->excludes(tokenizer);
   command
       ->add_option("--shard-size", options->shard_gigabytes,
                    "largest weights file in GB (1e9 bytes); more become several files")
@@ -200,7 +204,8 @@ void add_export(CLI::App& root, Context& context) {
       ->default_str("5");
   command->add_flag("--approximate", options->approximate,
                     "also where the format rounds its RoPE tables otherwise than the model (model.rope_table)");
-  command->add_flag("--force", options->force, "replace an older export of that name, once the new one is complete");
+  command->add_flag("--force", options->force,
+                    "replace an older export of that name, which holds nothing else, once the new one is complete");
   command->add_flag("--json", options->json, "print one JSON document");
   add_quiet(command, context);
 }

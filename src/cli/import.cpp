@@ -47,6 +47,19 @@ std::optional<data::Tokenizer> read_tokenizer(const fs::path& folder, int64_t ro
   return std::nullopt;
 }
 
+// What an import writes.
+bool wrote(const fs::directory_entry& entry) {
+  std::error_code ignored;
+  const fs::path name = entry.path().filename();
+  const train::RunPaths run;
+  const fs::file_type type = entry.symlink_status(ignored).type();
+  if (type == fs::file_type::directory) return name == run.checkpoints().filename();
+  return type == fs::file_type::regular &&
+         (name == train::kImportedFile || name == kTokenizerFile || name == run.config().filename());
+}
+
+constexpr checkpoint::OwnEntries kImport{.mark = train::kImportedFile, .wrote = &wrote, .program = "t6 import"};
+
 // The state, with a bar for what is read of it.
 checkpoint::State watched(checkpoint::State state, Progress& bar) {
   for (checkpoint::TensorRef& ref : state.tensors) {
@@ -68,7 +81,7 @@ int run(const Options& options) {
   if (tokenizer) config.data.tokenizer = (fs::path(options.out) / kTokenizerFile).string();
 
   checkpoint::State state = model.state();
-  checkpoint::OutputFolder folder(options.out, options.force, train::kImportedFile,
+  checkpoint::OutputFolder folder(options.out, options.force, kImport,
                                   checkpoint::bytes_needed(state) + (uint64_t{16} << 20));
   const train::RunPaths paths{folder.path()};
   uint64_t bytes = 0;

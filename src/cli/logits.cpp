@@ -1,9 +1,7 @@
 // t6 logits: what a model computes of given tokens, for comparing it with other programs.
-#include <nlohmann/json.hpp>
-#include <span>
-
 #include "base/error.h"
 #include "base/io.h"
+#include "checkpoint/safetensors.h"
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/loaded_model.h"
@@ -20,21 +18,26 @@ struct Options {
   DeviceChoice device = DeviceChoice::automatic;
 };
 
-// A safetensors file of one tensor "logits", [T, V] in f32.
-std::string safetensors_of(const Tensor& logits) {
-  const std::string_view data(static_cast<const char*>(logits.raw()), logits.bytes());
-  nlohmann::ordered_json header{
-      {"__metadata__", {{"format", "pt"}}},
-      {"logits",
-       {{"dtype", "F32"}, {"shape", {logits.dim(0), logits.dim(1)}}, {"data_offsets", {size_t{0}, data.size()}}}}};
-  std::string text = header.dump();
-  text.resize((text.size() + 7) / 8 * 8, ' ');
-  std::string file;
-  for (size_t byte = 0; byte < 8; ++byte) file.push_back(static_cast<char>(text.size() >> 8 * byte));
-  return file.append(text).append(data);
+namespace fs = std::filesystem;
+
+// A safetensors file of one tensor "logits", [T, V] in f32: whole under its name, or not there.
+void write_logits(const fs::path& path, const Tensor& logits) {
+  io::make_directories(path.parent_path());
+  const fs::path temporary = path.parent_path() / fmt::format(".{}.t6-new", path.filename().string());
+  std::error_code ignored;
+  fs::remove(temporary, ignored);  // of an interrupted one
+  checkpoint::SafetensorsWriter file(temporary, {{.name = "logits", .shape = logits.shape()}});
+  file.write(0, logits);
+  file.finish();
+  io::rename(temporary, path);
+  io::sync_directory(io::parent_of(path));
 }
 
 int run(const Options& options) {
+  std::error_code ignored;
+  if (!fs::path(options.out).has_filename() || fs::is_directory(options.out, ignored)) {
+    fail(ExitCode::usage, "--out: expected the name of a file to write, got the folder {}", options.out);
+  }
   const LoadedModel loaded = load_model(options.run, options.precision, options.device);
   const auto count = static_cast<int64_t>(options.ids.size());
   if (count > loaded.config.model.context) {
@@ -49,7 +52,7 @@ int run(const Options& options) {
   }
   const std::vector<int32_t> ids(options.ids.begin(), options.ids.end());
   const Tensor logits = loaded.model->logits(Tensor::from<int32_t>({1, count}, ids)).to(kCpu).to(DType::f32);
-  io::write_text_atomically(options.out, safetensors_of(logits.view({count, loaded.config.model.vocab_size})));
+  write_logits(options.out, logits.view({count, loaded.config.model.vocab_size}));
   print(label_lines(
       {{"checkpoint", loaded.path.string()},
        {"step", std::to_string(loaded.step)},

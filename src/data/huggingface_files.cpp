@@ -23,8 +23,8 @@ std::vector<std::string> words_of(const Tokenizer& tokenizer) {
   for (uint32_t id = 0; id < tokenizer.rank_count(); ++id) words.push_back(word_of_bytes(tokenizer.token(id)));
   if (const uint32_t id = tokenizer.find(Tokenizer::kEndOfText); id != Tokenizer::kNone) {
     fail(ExitCode::data,
-         "the tokenizer's token {} is the text {}, and so has no place of its own in a vocab.json; export without a "
-         "tokenizer, or train one whose tokens do not join letters and signs",
+         "the tokenizer's token {} is the text {}, and so has no place of its own in a vocab.json; train "
+         "one whose tokens do not join letters and signs",
          id, Tokenizer::kEndOfText);
   }
   words.emplace_back(Tokenizer::kEndOfText);

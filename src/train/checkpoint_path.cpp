@@ -1,7 +1,11 @@
 #include "train/checkpoint_path.h"
 
 #include "base/error.h"
+#include "base/io.h"
+#include "checkpoint/manifest.h"
+#include "checkpoint/weights_folder.h"
 #include "train/run_folder.h"
+#include "train/training_state.h"
 
 namespace t6::train {
 namespace {
@@ -35,10 +39,46 @@ CheckpointPath find_checkpoints(const std::string& path) {
   if (fs::is_directory(run.checkpoints(), ignored)) return {run.checkpoints(), false};
   if (holds_steps(folder) || folder.filename() == run.checkpoints().filename()) return {folder, false};
   if (fs::exists(run.config(), ignored)) fail(ExitCode::checkpoint, "the run {} has no checkpoint yet", path);
+  if (fs::exists(folder / "config.json", ignored) && (fs::exists(folder / checkpoint::kWeightsFile, ignored) ||
+                                                      fs::exists(folder / checkpoint::kWeightsIndex, ignored))) {
+    fail(ExitCode::checkpoint, "{} is an exported model, no run folder; make one of it first: t6 import {} --out RUN",
+         path, path);
+  }
   fail(ExitCode::checkpoint,
        "{} is neither a run folder nor a folder of checkpoints nor one checkpoint: no checkpoints/, no step-... and no "
        "manifest.json is in it",
        path);
+}
+
+checkpoint::Loaded facts_of(const std::string& path) {
+  const CheckpointPath where = find_checkpoints(path);
+  const checkpoint::LoadOptions facts_only{.prefix = "none/"};
+  if (where.one) return checkpoint::load_one(where.path, {}, facts_only);
+  std::optional<checkpoint::Loaded> newest = checkpoint::load(where.path, {}, facts_only);
+  if (!newest) fail(ExitCode::checkpoint, "{} holds no checkpoint", where.path.string());
+  return *newest;
+}
+
+void require_attention(const CheckpointPath& where, std::string_view kind) {
+  fs::path newest = where.path;
+  if (!where.one) {
+    for (const checkpoint::Entry& entry : checkpoint::list(where.path)) {
+      if (entry.damage.empty()) newest = entry.path;
+    }
+  }
+  std::string there;
+  try {
+    there =
+        config_of(checkpoint::parse_manifest(io::read_text(newest / checkpoint::kManifestName), newest.string()).facts,
+                  newest)
+            .model.kind_name();
+  } catch (const Error&) {
+    return;
+  }
+  if (there == kind) return;
+  fail(ExitCode::checkpoint,
+       "{} does not fit the model: model.attention is {} there, {} here; weights go on with the kind they are of",
+       newest.string(), there, kind);
 }
 
 }  // namespace t6::train

@@ -4,6 +4,8 @@
 #include <filesystem>
 #include <string>
 
+#include "checkpoint/checkpoint.h"
+
 namespace t6::train {
 
 struct CheckpointPath {
@@ -13,5 +15,13 @@ struct CheckpointPath {
 
 // Error(checkpoint) when `path` is none of the three; the message says what is there instead.
 CheckpointPath find_checkpoints(const std::string& path);
+
+// What the newest intact checkpoint of `path`, or the one it names, says about itself; no tensor is read. Error(checkpoint)
+// also when there is none.
+checkpoint::Loaded facts_of(const std::string& path);
+
+// Error(checkpoint) when the newest checkpoint of `where` says that its model has another kind of attention than `kind`;
+// what it does not say is left to who loads it.
+void require_attention(const CheckpointPath& where, std::string_view kind);
 
 }  // namespace t6::train

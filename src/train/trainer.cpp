@@ -292,7 +292,10 @@ void Trainer::start_anew() {
 // own, so where they came from is kept with its checkpoints and not looked at again.
 void Trainer::begin_with_weights() {
   CheckpointPath where;
-  together([&] { where = find_checkpoints(*config_.train.weights); });
+  together([&] {
+    where = find_checkpoints(*config_.train.weights);
+    require_attention(where, config_.model.kind_name());
+  });
   const checkpoint::State state = model_state(model_.parameters());
   const checkpoint::LoadOptions only_parameters{.prefix = "params/"};
   const checkpoint::Loaded loaded = dist::alike(*ranks_.communicator, [&] {

@@ -15,6 +15,8 @@ namespace {
 using test::measured;
 using test::small_model_config;
 
+constexpr OwnEntries kOwn{"config.json", [](const fs::directory_entry&) { return true; }, "t6 export"};
+
 class Export : public ScratchTest {
  protected:
   Export() : ScratchTest(Place::memory) {}
@@ -136,8 +138,25 @@ TEST_F(Export, ShardsHoldTheSameTensors) {
   for (const SafetensorsReader& file : many.files()) {
     EXPECT_TRUE(file.tensors().size() == 1 || file.tensors().back().end <= 2500u);
   }
+  EXPECT_EQ(WeightsWriter::files({one.files().front().tensors()}, 2500), many.files().size());
+  for (const std::string& name : io::list_folder(folder_ / "many")) {
+    EXPECT_EQ(is_export_weights(name), name.starts_with("model")) << name;
+  }
   const ImportedModel imported(folder_ / "many");
   expect_equal_weights(config, step, save_imported(folder_ / "c", imported));
+}
+
+TEST_F(Export, TheCardLoadsEveryFileOfWeights) {
+  const ModelConfig config = small_model_config(AttentionKind::tpa);
+  const std::string one = model_card(config, {});
+  EXPECT_TRUE(contains(one, "load_file(\"model.safetensors\")"));
+  const std::string many = model_card(config, {.weights_files = 12});
+  EXPECT_FALSE(contains(many, "\"model.safetensors\"")) << many;
+  EXPECT_TRUE(contains(many,
+                       "for i in range(1, 12 + 1):\n"
+                       "    weights.update(load_file(f\"model-{i:05}-of-00012.safetensors\"))\n"))
+      << many;
+  EXPECT_FALSE(contains(many, "[t6](https://arxiv")) << "the paper is not t6's";
 }
 
 TEST_F(Export, RowsOfRopeAreThoseOfTheOtherConvention) {
@@ -218,9 +237,28 @@ TEST_F(Export, ATargetIsReplacedOnlyWhenItIsAnOlderExport) {
   export_model(step, config, out, plain);  // an empty folder is no obstacle
   const auto first = files_of(out);
   EXPECT_TRUE(contains(error_of([&] { export_model(step, config, out, plain); }).what(), "--force"));
-  write_bytes(out / "stray", "x");
+  write_bytes(out / "generation_config.json", "{}");
   export_model(step, config, out, force);
   EXPECT_EQ(files_of(out), first);
+  // Folders of others with a config.json: a cloned repository, a project, a link of that name.
+  const auto kept = [&](const char* name) {
+    const Error error = error_of([&] { export_model(step, config, out, force); });
+    EXPECT_EQ(error.code(), ExitCode::usage);
+    EXPECT_TRUE(contains(error.what(), fmt::format("holds '{}'", name))) << error.what();
+    EXPECT_TRUE(fs::exists(out / name) && fs::exists(out / "config.json")) << name;
+    io::remove_all(out / name);
+  };
+  io::make_directories(out / ".git/objects");
+  kept(".git");
+  write_bytes(out / "package.json", "{}");
+  kept("package.json");
+  write_bytes(out / "model-of-my-thesis.safetensors", "x");
+  kept("model-of-my-thesis.safetensors");
+  io::make_directories(out / "merges.txt");
+  kept("merges.txt");
+  fs::create_symlink(folder_, out / "vocab.json");
+  kept("vocab.json");
+  export_model(step, config, out, force);
   io::make_directories(folder_ / "precious");
   write_bytes(folder_ / "precious/thesis.tex", "x");
   EXPECT_EQ(error_of([&] { export_model(step, config, folder_ / "precious", force); }).code(), ExitCode::usage);
@@ -294,16 +332,16 @@ TEST_F(Export, AFullDiskOrAKillLeavesTheOldExportOrTheNewOne) {
 }
 
 TEST_F(Export, RefusesWhereNotEnoughIsFree) {
-  const Error error = error_of([&] { OutputFolder(folder_ / "out", false, "config.json", uint64_t{1} << 60); });
+  const Error error = error_of([&] { OutputFolder(folder_ / "out", false, kOwn, uint64_t{1} << 60); });
   EXPECT_EQ(error.code(), ExitCode::io);
   EXPECT_TRUE(contains(error.what(), "are free")) << error.what();
   EXPECT_TRUE(io::list_folder(folder_).empty());
 }
 
 TEST_F(Export, TwoAtATimeDoNotMix) {
-  const OutputFolder first(folder_ / "out", false, "config.json", 0);
-  EXPECT_TRUE(contains(error_of([&] { OutputFolder(folder_ / "out", false, "config.json", 0); }).what(),
-                       "another process is writing"));
+  const OutputFolder first(folder_ / "out", false, kOwn, 0);
+  EXPECT_TRUE(
+      contains(error_of([&] { OutputFolder(folder_ / "out", false, kOwn, 0); }).what(), "another process is writing"));
 }
 
 TEST_F(Export, ADamagedCheckpointIsNotExported) {

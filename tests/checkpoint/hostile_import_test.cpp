@@ -156,6 +156,46 @@ TEST_F(HostileImport, IndicesThatBreakARule) {
   refused(right.dump(), "left over");
 }
 
+// What a terminal could take for a command, in each place of the files that a message quotes.
+TEST_F(HostileImport, MessagesArePrintable) {
+  const fs::path folder = good(ModelFormat::mistral, AttentionKind::mqa, 4000);
+  const std::string config = read_bytes(folder / "config.json");
+  const auto refused = [&](const char* file, const std::string& text, const std::string& reason) {
+    write_bytes(folder / file, text);
+    const Error error = error_of([&] { ImportedModel model(folder); });
+    EXPECT_EQ(error.code(), ExitCode::checkpoint);
+    const std::string message = error.what();
+    EXPECT_TRUE(contains(message, reason)) << message;
+    for (const char c : message) EXPECT_TRUE(c == '\n' || (c >= ' ' && c <= '~')) << int{c} << " in: " << message;
+    EXPECT_LT(message.size(), folder.string().size() + 500) << message;
+  };
+  // ESC, and CSI as one character, as JSON escapes and as they are; DEL.
+  const std::vector<std::string> words{"\\u001b[2J", "\\u009b", "\xc2\x9b", "\x7f"};
+  for (const std::string& word : words) {
+    const std::string name = word + std::string(300, 'n'), quoted = "\"" + name + "\"";
+    refused(kWeightsIndex, "{\"weight_map\":{" + quoted + ":\"model.safetensors\"}}", "is no name of a tensor");
+    refused(kWeightsIndex, "{\"weight_map\":{" + quoted + ":1}}", "is no name of a tensor");
+    refused(kWeightsIndex, "{\"weight_map\":{\"a\":" + quoted + "}}", "bare name");
+    refused(kWeightsIndex, "{\"weight_map\":{\"a\":\"b.safetensors\"}," + quoted + ":1}", "unknown key");
+    refused(kWeightsIndex, "{" + quoted + ":1," + quoted + ":1}", "comes twice");
+    refused(kWeightsIndex, "{\"a\":" + quoted + "..", "not valid JSON");
+    fs::remove(folder / kWeightsIndex);
+    for (const std::string& header :
+         {"{\"__metadata__\":{" + quoted + ":1}}", "{" + quoted + ":{}}",
+          "{\"a\":{\"dtype\":" + quoted + ",\"shape\":[2],\"data_offsets\":[0,8]}}",
+          "{\"a\":{\"dtype\":\"F32\",\"shape\":[" + quoted + "],\"data_offsets\":[0,8]}}"}) {
+      refused(kWeightsFile, safetensors(header, 8), "");
+    }
+    fs::remove(folder / kWeightsFile);
+  }
+  const fs::path model = good(ModelFormat::mistral, AttentionKind::mqa);
+  for (const std::string& word : words) {
+    const std::string quoted = "\"" + word + std::string(300, 'n') + "\"";
+    refused("config.json", "{\"model_type\":" + quoted + "}", "model_type");
+    refused("config.json", config.substr(0, config.rfind('}')) + "," + quoted + ":1}", "is not known to t6");
+  }
+}
+
 TEST_F(HostileImport, ConfigsThatMeanAnotherModel) {
   const auto mistral = [&](const std::function<void(json&)>& change, const std::string& reason) {
     with_config(ModelFormat::mistral, AttentionKind::gqa, change, reason);

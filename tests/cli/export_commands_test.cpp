@@ -79,11 +79,35 @@ TEST_F(ExportCommands, AModelGoesOutAndComesBack) {
     EXPECT_EQ(read(std::string("hf/") + name), read(std::string("again/") + name)) << name;
   }
   expect_refused({"import", "hf", "--out", "runs/back"}, 2, "--force");
-  expect_refused({"import", "run", "--out", "runs/other"}, 4, "holds no weights");
+  expect_refused({"import", "run", "--out", "runs/other"}, 4, "use it directly");
+  expect_refused({"import", "run/checkpoints/step-00000006", "--out", "runs/other"}, 4, "use it directly");
+  for (const char* command : {"eval", "generate", "export"}) {
+    std::vector<std::string> arguments{command, "hf"};
+    if (command == std::string("export")) arguments.insert(arguments.end(), {"--out", "x"});
+    if (command == std::string("generate")) arguments.insert(arguments.end(), {"--prompt", "the"});
+    expect_refused(arguments, 4, "t6 import hf --out");
+  }
+  write("runs/back/notes.txt", "mine");
+  expect_refused({"import", "hf", "--out", "runs/back", "--force"}, 2, "'notes.txt'");
+  EXPECT_EQ(read("runs/back/notes.txt"), "mine");
+  std::filesystem::remove(folder() / "runs/back/notes.txt");
+  expect_ok({"import", "hf", "--out", "runs/back", "--force"});
   expect_refused({"export", "run", "--out", "x", "--llama"}, 2, "--llama is for mha");
   expect_refused({"export", "run", "--out", "x", "--format", "official"}, 2, "--approximate");
   expect_ok({"export", "run", "--out", "official", "--format", "official", "--approximate", "--dtype", "bf16"});
   expect_ok({"import", "official", "--out", "runs/official"});
+}
+
+TEST_F(ExportCommands, ARunWhoseTokenizerCannotBeExportedGoesOutWithoutIt) {
+  train("mha");
+  std::filesystem::rename(folder() / "text.tiktoken", folder() / "away");
+  expect_refused({"export", "run", "--out", "hf"}, 3, "--no-tokenizer");
+  expect_refused({"export", "run", "--out", "hf", "--no-tokenizer", "--tokenizer", "away"}, 2, "--no-tokenizer");
+  expect_ok({"export", "run", "--out", "hf", "--no-tokenizer"});
+  EXPECT_FALSE(std::filesystem::exists(folder() / "hf/tokenizer.json"));
+  EXPECT_TRUE(contains(read("hf/README.md"), "without tokenizer files"));
+  expect_ok({"export", "run", "--out", "hf", "--tokenizer", "away", "--force"});
+  EXPECT_TRUE(std::filesystem::exists(folder() / "hf/tokenizer.json"));
 }
 
 TEST_F(ExportCommands, TheTensorProductKindsBringTheirCode) {
@@ -134,6 +158,9 @@ TEST_F(ExportCommands, ARunBeginsWithTheWeightsOfAnother) {
   expect_refused(with({"run.dir=imported"}), 4, "train.weights=imported");
   expect_refused(with({"run.dir=c", "train.weights=imported", "model.width=40"}), 4, "does not fit the model");
   expect_refused(with({"run.dir=c", "train.weights=nowhere"}), 4, "nowhere");
+  expect_refused(with({"run.dir=c", "train.weights=hf"}), 4, "t6 import hf --out");
+  expect_refused(with({"run.dir=c", "train.weights=imported", "model.attention=mha"}), 4,
+                 "model.attention is mla there, mha here");
   EXPECT_TRUE(contains(expect_ok(with({"run.dir=d", "train.weights=imported", "model.rope_theta=500"})).err,
                        "model.rope_theta: 10000 -> 500"));
 

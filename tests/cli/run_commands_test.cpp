@@ -131,6 +131,9 @@ TEST_F(RunCommands, FromTextToAModelThatWrites) {
   EXPECT_EQ(header.at("logits"), json::parse(R"({"dtype": "F32", "shape": [4, 320], "data_offsets": [0, 5120]})"));
   expect_refused({"logits", "runs/tiny", "--ids", "320", "--out", "x"}, 2, {"--ids", "below 320", "got 320"});
   expect_refused({"logits", "runs/tiny", "--ids", "-1", "--out", "x"}, 2, {"--ids"});
+  expect_refused({"logits", "runs/tiny", "--ids", "1", "--out", "runs"}, 2, {"--out", "the folder runs"});
+  expect_ok({"logits", "runs/tiny", "--ids", "299,260", "--out", "new/folder/two.safetensors"});
+  EXPECT_EQ(read("new/folder/two.safetensors"), two);
   std::string many = "1";
   for (int i = 0; i < 32; ++i) many += ",1";
   expect_refused({"logits", "runs/tiny", "--ids", many, "--out", "x"}, 2, {"at most 32 ids", "got 33"});
