@@ -14,6 +14,7 @@
 #include "support/small_model.h"
 #include "support/thread_ranks.h"
 #include "train/tasks/compare.h"
+#include "train/tasks/during_training.h"
 
 namespace t6::train {
 namespace {
@@ -186,6 +187,9 @@ TEST(TaskScores, AnOracleIsAlwaysRightAndChanceIsChance) {
     const Prompt& prompt = question.prompts[question.gold];
     right.insert(bytes(prompt.context + prompt.continuation));
   }
+  // The texts are not kept.
+  EXPECT_EQ(piqa.questions[7].prompts, std::vector<Prompt>(2));
+  EXPECT_EQ(piqa.questions[7].example, "");
   dist::Communicator& one = dist::one_rank();
   const TaskScore oracle = score_of(TaskName::piqa, score_task(Stub(right), piqa, {}, one));
   EXPECT_EQ(oracle.acc, 1);
@@ -315,6 +319,26 @@ TEST_F(TaskResults, OfSomethingElseAreRefused) {
     EXPECT_NE(refusal(task, into("a")), "") << bad;
     EXPECT_EQ(text("a"), bad);
   }
+}
+
+// What the time of the first scoring is guessed from.
+TEST_F(TaskResults, TokensOfAllTasksAreCounted) {
+  io::write_text_atomically(folder_ / "lambada.jsonl",
+                            "{\"text\":\"ab cd\"}\n{\"text\":\"a b\"}\n{\"text\":\"a b\"}\n");
+  io::write_text_atomically(folder_ / "piqa.jsonl", piqa_rows(1));
+  byte_tokenizer().save(folder_ / "t.tiktoken");
+  RunConfig config;
+  config.model.context = 256;
+  config.train.micro_batch = 1;
+  config.data.tokenizer = (folder_ / "t.tiktoken").string();
+  config.scores.data = folder_.string();
+  EXPECT_EQ(TrainingScores(config).tokens(), 0u);
+  config.scores.tasks = {TaskName::lambada};
+  config.scores.limit = 2;
+  EXPECT_EQ(TrainingScores(config).tokens(), 4u + 2u);  // the last token is a target alone
+  config.scores.tasks = {TaskName::lambada, TaskName::piqa};
+  EXPECT_EQ(TrainingScores(config).tokens(), 6u + std::string("Question: g0\nAnswer: use it").size() - 1 +
+                                                 std::string("Question: g0\nAnswer: eat it").size() - 1);
 }
 
 TEST_F(TaskResults, ThatAreNotFiniteEndTheScoring) {
