@@ -220,10 +220,14 @@ TEST(Replicas, OneFlippedBitIsFoundAndNamed) {
     const DataParallel parallel{.communicator = communicator.get(), .partition = Partition(store.storage_size(), 3, 1)};
     const AdamW optimizer(store, OptimizerSection{}, parallel.updated());
     EXPECT_NO_THROW(require_equal_replicas(store, optimizer, parallel, 7));
-    for (const auto& [prefix, flat] : {std::pair<std::string, Tensor>{"params/", store.compute()},
-                                       {"masters/", store.master()},
-                                       {"adamw/m/", optimizer.first_moment()},
-                                       {"adamw/v/", optimizer.second_moment()}}) {
+    struct Held {
+      std::string prefix;
+      Tensor flat;
+    };
+    for (const Held& held : {Held{"params/", store.compute()}, Held{"masters/", store.master()},
+                             Held{"adamw/m/", optimizer.first_moment()}, Held{"adamw/v/", optimizer.second_moment()}}) {
+      const auto& prefix = held.prefix;
+      const auto& flat = held.flat;
       store.for_each_view([&](const Parameter& p, const ParameterView& v) {
         const Tensor storage = flat.slice(p.offset(), p.storage_shape());
         auto* byte = static_cast<unsigned char*>(storage.raw()) +
