@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -21,6 +22,8 @@
 
 namespace t6 {
 namespace {
+
+std::atomic<bool> children_here = false;
 
 constexpr size_t kMaxText = size_t{64} << 20;
 
@@ -102,7 +105,12 @@ std::string describe_end(int status) {
 
 }  // namespace
 
+void run_children_here(bool here) {
+  children_here = here;
+}
+
 ChildResult run_in_child(const std::function<std::string()>& work, const ChildLimits& limits) {
+  if (children_here) return {work(), {}};
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) fail(ExitCode::io, "cannot make a pipe: {}", std::strerror(errno));
   const uint64_t mapped = mapped_bytes();

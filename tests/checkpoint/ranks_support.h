@@ -9,6 +9,7 @@
 #include <optional>
 #include <thread>
 
+#include "base/child.h"
 #include "checkpoint/checkpoint_support.h"
 
 namespace t6::checkpoint {
@@ -55,6 +56,9 @@ class Meeting {
 // Runs f(peers) on `world` ranks that are threads; the Error each of them ended with, if any.
 template <class F>
 std::vector<std::optional<Error>> run_ranks(int world, F&& f) {
+#if defined(__SANITIZE_ADDRESS__)
+  run_children_here(true);
+#endif
   Meeting meeting(world);
   std::vector<std::optional<Error>> errors(static_cast<size_t>(world));
   std::vector<std::thread> threads;
@@ -70,6 +74,7 @@ std::vector<std::optional<Error>> run_ranks(int world, F&& f) {
     });
   }
   for (std::thread& thread : threads) thread.join();
+  run_children_here(false);
   return errors;
 }
 
