@@ -33,6 +33,8 @@ t6_find(ZLIB zlib1g-dev)
 t6_find_plain(zstd zstd.h zstd libzstd-dev)
 t6_find_plain(xxhash xxhash.h xxhash libxxhash-dev)
 t6_find_plain(simdjson simdjson.h simdjson libsimdjson-dev)
+# Its classes have other members with threads: all that include it must be compiled alike.
+set_property(TARGET T6::simdjson PROPERTY INTERFACE_COMPILE_OPTIONS $<$<COMPILE_LANGUAGE:CXX>:-pthread>)
 t6_find_plain(pcre2 pcre2.h pcre2-8 libpcre2-dev)
 
 find_package(HDF5 QUIET COMPONENTS C)
