@@ -2,36 +2,20 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "ops/head_rows.h"
 #include "ops/lanes.h"
-#include "ops/softmax_row.h"
+#include "ops/split_softmax.h"
 #include "ops/wide_load.h"
 #include "ops/work_units.h"
 
 namespace t6::cpu {
-
-int64_t decode_split(int64_t keys) {
-  constexpr int64_t kLeast = 64, kMost = 1024, kParts = 16;
-  const int64_t part = (keys + kParts - 1) / kParts;
-  return std::clamp((part + kLeast - 1) / kLeast * kLeast, kLeast, kMost);
-}
 
 namespace {
 
 constexpr int64_t kKeys = 64;  // taken at a time: the keys of one step of the running softmax
 // With fewer heads a group, lanes of registers are numbers of a head; from here on they are heads.
 constexpr int64_t kManyHeads = 4;
-
-// What a split knows of one query: for every head the maximum and the sum of its scores (base two, scaled), and the sum
-// of values, `stride` numbers in an order of the kernel's own.
-template <class S>
-struct Partial {
-  S *max, *sum, *out;  // [heads], [heads], [heads, stride]
-
-  Partial(S* data, int64_t heads) : max(data), sum(data + heads), out(data + 2 * heads) {}
-};
 
 // Brings the scores x [n] of one head to probabilities against the maximum so far; `sums` [stride] is what was summed
 // before.
@@ -58,6 +42,8 @@ class NumberLanes {
   static int64_t bytes(const AttentionArgs& a) {
     return Scratch::bytes<S>(a.heads * W::padded(a.qk_width)) + Scratch::bytes<S>(a.heads * kKeys);
   }
+  static int64_t lanes(const AttentionArgs& a) { return a.heads; }
+  static int64_t lane_of(const AttentionArgs&, int64_t h) { return h; }
   static int64_t stride(const AttentionArgs& a) { return W::padded(a.v_width); }
   static void ordered(const S* out, S* values, int64_t n) { W::gather(out, values, n); }
 
@@ -66,8 +52,8 @@ class NumberLanes {
   }
 
   // Keys [j, j + n).
-  void keys(int64_t b, int64_t j, int64_t n, const Partial<S>& partial) {
-    const int64_t group = a_.heads / a_.kv_heads, v_stride = stride(a_);
+  void keys(int64_t b, int64_t j, int64_t n, const SplitSums<S>& sums) {
+    const int64_t group = a_.heads / a_.kv_heads;
     for (int64_t i = 0; i < n; ++i) {
       for (int64_t g = 0; g < a_.kv_heads; ++g) {
         const T* k = view_.k.at(b, j + i, g);
@@ -77,11 +63,11 @@ class NumberLanes {
     }
     const S c = static_cast<S>(a_.scale * kLog2e);
     for (int64_t h = 0; h < a_.heads; ++h) {
-      softmax_step(scores_ + h * kKeys, n, c, partial.max[h], partial.sum[h], partial.out + h * v_stride, v_stride);
+      softmax_step(scores_ + h * kKeys, n, c, sums.max[h], sums.sum[h], sums.out + h * sums.stride, sums.stride);
     }
     int64_t i = 0;
-    for (; i + kTogether <= n; i += kTogether) add_values<kTogether>(b, j + i, scores_ + i, partial.out);
-    for (; i < n; ++i) add_values<1>(b, j + i, scores_ + i, partial.out);
+    for (; i + kTogether <= n; i += kTogether) add_values<kTogether>(b, j + i, scores_ + i, sums.out);
+    for (; i < n; ++i) add_values<1>(b, j + i, scores_ + i, sums.out);
   }
 
  private:
@@ -152,12 +138,17 @@ class HeadLanes {
     packed_ = scratch.take<E>(packed_numbers(a));
     scores_ = scratch.take<S>((kKeys + 1) * ld_);
     p_ = std::is_same_v<E, S> ? reinterpret_cast<E*>(scores_) : scratch.take<E>(kKeys * ld_);
-    correction_ = scratch.take<S>(ld_);
+    highest_ = scratch.take<S>(ld_);
   }
   static int64_t bytes(const AttentionArgs& a) {
     const int64_t group = a.heads / a.kv_heads, ld = padded_columns<T>(group);
     return Scratch::bytes<E>(a.kv_heads * packed_size<T>(a.qk_width, group)) + Scratch::bytes<E>(packed_numbers(a)) +
            Scratch::bytes<S>((kKeys + 1) * ld) + Scratch::bytes<E>(kKeys * ld) + Scratch::bytes<S>(ld);
+  }
+  static int64_t lanes(const AttentionArgs& a) { return a.kv_heads * padded_columns<T>(a.heads / a.kv_heads); }
+  static int64_t lane_of(const AttentionArgs& a, int64_t h) {
+    const int64_t group = a.heads / a.kv_heads;
+    return h / group * padded_columns<T>(group) + h % group;
   }
   static int64_t stride(const AttentionArgs& a) { return padded_columns<T>(a.v_width); }
   static void ordered(const S* out, S* values, int64_t n) { std::copy_n(out, n, values); }
@@ -168,12 +159,11 @@ class HeadLanes {
     }
   }
 
-  void keys(int64_t b, int64_t j, int64_t n, const Partial<S>& partial) {
+  void keys(int64_t b, int64_t j, int64_t n, const SplitSums<S>& sums) {
     for (int64_t g = 0; g < a_.kv_heads; ++g) {
-      const int64_t h = g * group_;
       score(b, j, n, g);
-      softmax(n, partial.max + h, partial.sum + h, partial.out + h * stride(a_));
-      add_values(b, j, n, g, partial.out + h * stride(a_));
+      softmax_lanes(scores_, n, ld_, static_cast<S>(a_.scale * kLog2e), highest_, sums, g * ld_);
+      add_values(b, j, n, g, sums.out + g * ld_ * sums.stride);
     }
   }
 
@@ -197,47 +187,12 @@ class HeadLanes {
     });
   }
 
-  // Lanes are heads. p_ [keys, ld] of numbers, or [keys / 2, ld] of pairs of keys.
-  void softmax(int64_t n, S* max, S* sum, S* out) {
-    const S c = static_cast<S>(a_.scale * kLog2e);
-    S* highest = correction_;
-    std::copy_n(max, group_, highest);
-    std::fill(highest + group_, highest + ld_, S(0));
-    for (int64_t i = 0; i < n; ++i) {
-      S* scores = scores_ + i * ld_;
-#pragma omp simd
-      for (int64_t h = 0; h < ld_; ++h) {
-        scores[h] *= c;
-        highest[h] = scores[h] > highest[h] ? scores[h] : highest[h];
-      }
-    }
-    S sums[kMostLanes] = {};
-    for (int64_t h0 = 0; h0 < ld_; h0 += kMostLanes) {
-      const int64_t lanes = std::min(kMostLanes, ld_ - h0);
-      std::fill_n(sums, lanes, S(0));
-      for (int64_t i = 0; i < n; ++i) {
-        S* scores = scores_ + i * ld_ + h0;
-#pragma omp simd
-        for (int64_t h = 0; h < lanes; ++h) {
-          scores[h] = exp2_bounded(scores[h] - highest[h0 + h]);
-          sums[h] += scores[h];
-        }
-      }
-      for (int64_t h = h0; h < std::min(h0 + lanes, group_); ++h) {
-        const S correction = exp2_bounded(max[h] - highest[h]);
-        max[h] = highest[h];
-        sum[h] = sum[h] * correction + sums[h - h0];
-        if (correction != S(1)) scale_row(out + h * stride(a_), stride(a_), correction);
-      }
-    }
+  // out [group, stride] += p^T v, with p_ [keys, ld] of numbers, or [keys / 2, ld] of pairs of keys.
+  void add_values(int64_t b, int64_t j, int64_t n, int64_t g, S* out) {
     if constexpr (!std::is_same_v<E, S>) {
       if (n % 2 != 0) std::fill_n(scores_ + n * ld_, ld_, S(0));
       for (int64_t i = 0; i < n; i += 2) pair_rows(scores_ + i * ld_, scores_ + (i + 1) * ld_, p_ + i / 2 * ld_, ld_);
     }
-  }
-
-  // out [group, stride] += p^T v
-  void add_values(int64_t b, int64_t j, int64_t n, int64_t g, S* out) {
     const T* v = view_.v.at(b, j, g);
     pack_columns(v, view_.v.stride(), n, a_.v_width, packed_);
     const int64_t depth = depth_of<T>(n);
@@ -248,54 +203,30 @@ class HeadLanes {
     });
   }
 
-  static constexpr int64_t kMostLanes = 64;
-
   const AttentionArgs& a_;
   AttentionHeads<T> view_;
   int64_t group_, ld_, depth_;
-  E* q_;           // packed, a group after the other
-  E* packed_;      // keys of a block, then its values
-  S* scores_;      // [kKeys + 1, ld]
-  E* p_;           // the same as elements
-  S* correction_;  // [ld]
+  E* q_;        // packed, a group after the other
+  E* packed_;   // keys of a block, then its values
+  S* scores_;   // [kKeys + 1, ld]
+  E* p_;        // the same as elements
+  S* highest_;  // [ld]
 };
 
-// One split: keys [begin, end) for query t of batch row b.
-template <class Kernel, class S>
-void run_split(Kernel& kernel, const AttentionArgs& a, int64_t b, int64_t t, int64_t begin, int64_t end,
-               const Partial<S>& partial) {
-  kernel.query(b, t);
-  std::fill_n(partial.max, a.heads, -std::numeric_limits<S>::infinity());
-  std::fill_n(partial.sum, a.heads, S(0));
-  std::fill_n(partial.out, a.heads * Kernel::stride(a), S(0));
-  for (int64_t j = begin; j < end; j += kKeys) kernel.keys(b, j, std::min(kKeys, end - j), partial);
-}
-
-// o[h] = sum over splits of their sums, brought to one maximum, over the whole sum of one head.
+// o[h] = the sums of values of all splits over the whole sum of one head.
 template <class T, class Kernel>
-void combine(const AttentionArgs& a, Accumulate<T>* partials, int64_t partial_size, int64_t splits, int64_t b,
-             int64_t t, int64_t h, Scratch scratch) {
+void join(const AttentionArgs& a, const SplitSums<Accumulate<T>>& first, int64_t splits, int64_t b, int64_t t,
+          int64_t h, Scratch scratch) {
   using S = Accumulate<T>;
-  const int64_t stride = Kernel::stride(a);
-  S* out = scratch.take<S>(stride);
+  S* out = scratch.take<S>(first.stride);
   S* values = scratch.take<S>(a.v_width);
-  const auto partial = [&](int64_t split) { return Partial<S>(partials + split * partial_size, a.heads); };
-  S max = partial(0).max[h], sum = 0;
-  for (int64_t split = 1; split < splits; ++split) max = std::max(max, partial(split).max[h]);
-  std::fill_n(out, stride, S(0));
-  for (int64_t split = 0; split < splits; ++split) {
-    const Partial<S> p = partial(split);
-    const S weight = exp2_bounded(p.max[h] - max);
-    sum += weight * p.sum[h];
-    const S* from = p.out + h * stride;
-#pragma omp simd
-    for (int64_t d = 0; d < stride; ++d) out[d] += weight * from[d];
-  }
-  scale_row(out, stride, S(1) / sum);
+  const MaxAndSum<S> whole = join_splits(first, splits, Kernel::lane_of(a, h), out);
+  scale_row(out, first.stride, S(1) / whole.sum);
   Kernel::ordered(out, values, a.v_width);
   narrow(values, AttentionHeads<T>(a).o.at(b, t, h), a.v_width);
   if (a.lse != nullptr) {
-    static_cast<S*>(a.lse)[(b * a.heads + h) * a.queries + t] = (max + std::log2(sum)) / static_cast<S>(kLog2e);
+    const S base_two = whole.max + std::log2(whole.sum);
+    static_cast<S*>(a.lse)[(b * a.heads + h) * a.queries + t] = base_two / static_cast<S>(kLog2e);
   }
 }
 
@@ -304,20 +235,22 @@ void decode(const AttentionArgs& a) {
   using S = Accumulate<T>;
   const int64_t queries = a.batch * a.queries, split = decode_split(a.offset + a.queries);
   const int64_t splits = (a.offset + a.queries + split - 1) / split;
-  const int64_t partial_size = Scratch::bytes<S>(a.heads * (2 + Kernel::stride(a))) / static_cast<int64_t>(sizeof(S));
-  const auto storage = Storage::allocate(static_cast<size_t>(queries * splits * partial_size) * sizeof(S), kCpu);
-  S* partials = reinterpret_cast<S*>(storage->data());
+  const int64_t lanes = Kernel::lanes(a), stride = Kernel::stride(a);
+  const size_t numbers = static_cast<size_t>(queries * splits * SplitSums<S>::numbers(lanes, stride));
+  const auto storage = Storage::allocate(numbers * sizeof(S), kCpu);
+  const SplitSums<S> sums(reinterpret_cast<S*>(storage->data()), lanes, stride);
   for_each_unit(queries * splits, Kernel::bytes(a), [&](int64_t unit, Scratch scratch) {
-    const int64_t b = unit / splits / a.queries, t = unit / splits % a.queries, begin = unit % splits * split;
+    const int64_t b = unit / splits / a.queries, t = unit / splits % a.queries;
+    const int64_t begin = unit % splits * split, end = std::min(begin + split, a.offset + t + 1);
     Kernel kernel(a, scratch);
-    run_split(kernel, a, b, t, begin, std::min(begin + split, a.offset + t + 1),
-              Partial<S>(partials + unit * partial_size, a.heads));
+    kernel.query(b, t);
+    sums.after(unit).clear();
+    for (int64_t j = begin; j < end; j += kKeys) kernel.keys(b, j, std::min(kKeys, end - j), sums.after(unit));
   });
-  const int64_t bytes = Scratch::bytes<S>(Kernel::stride(a)) + Scratch::bytes<S>(a.v_width);
+  const int64_t bytes = Scratch::bytes<S>(stride) + Scratch::bytes<S>(a.v_width);
   for_each_unit(queries, bytes, [&](int64_t query, Scratch scratch) {
     for (int64_t h = 0; h < a.heads; ++h) {
-      combine<T, Kernel>(a, partials + query * splits * partial_size, partial_size, splits, query / a.queries,
-                         query % a.queries, h, scratch);
+      join<T, Kernel>(a, sums.after(query * splits), splits, query / a.queries, query % a.queries, h, scratch);
     }
   });
 }

@@ -1,8 +1,7 @@
 // Attention of a few queries against many keys on the CPU: decoding. The time is that of reading the keys and values,
 // so each is read once, for all heads that share it and in the order of memory.
 //
-// The keys are cut into splits, whose sums are brought to one maximum at the end ("Flash-Decoding"). Where they are cut
-// depends on their number alone, and with it the result: not on the thread count, nor on the rest of the batch.
+// The keys are cut into splits, whose sums are brought to one maximum at the end (split_softmax.h).
 #pragma once
 
 #include "ops/attention.h"
@@ -11,9 +10,6 @@ namespace t6::cpu {
 
 // Queries of a sequence up to which reading the keys costs most.
 inline constexpr int64_t kFewQueries = 8;
-
-// Keys of one split of `keys`; a multiple of the keys that are taken at a time.
-int64_t decode_split(int64_t keys);
 
 // attention() for queries <= kFewQueries. Unchecked, as that.
 void attention_few_queries(const AttentionArgs& args);

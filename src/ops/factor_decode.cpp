@@ -1,12 +1,10 @@
 #include "ops/factor_decode.h"
 
 #include <algorithm>
-#include <limits>
 
-#include "ops/attention_few_queries.h"
 #include "ops/kernel.h"
 #include "ops/lanes.h"
-#include "ops/softmax_row.h"
+#include "ops/split_softmax.h"
 #include "ops/wide_load.h"
 #include "ops/work_units.h"
 
@@ -40,31 +38,13 @@ void head_factors(const T* x, int64_t heads, int64_t rank, Accumulate<T>* y, int
   }
 }
 
-// Sizes rounded up to registers: heads are lanes of scores, v_width is a row of sums.
-template <class S>
-struct Padded {
-  int64_t lanes, v_stride;
-
-  explicit Padded(const FactorDecodeArgs& a)
-      : lanes(Vector<S>::padded(a.heads)), v_stride(Vector<S>::padded(a.v_width)) {}
-  int64_t partial() const { return lanes * (v_stride + 2); }
-};
-
-// What a split knows of one query: running maximum and sum of its scores (base two) and the sum of values.
-template <class S>
-struct Partial {
-  S *max, *sum, *out;  // [lanes], [lanes], [lanes, v_stride]
-
-  Partial(S* data, const Padded<S>& padded) : max(data), sum(data + padded.lanes), out(data + 2 * padded.lanes) {}
-};
-
 template <class T>
 class Split {
   using S = Accumulate<T>;
   using E = LaneElement<T>;
 
  public:
-  Split(const FactorDecodeArgs& a, Scratch scratch) : a_(a), padded_(a), lanes_(padded_.lanes) {
+  Split(const FactorDecodeArgs& a, Scratch scratch) : a_(a), lanes_(Vector<S>::padded(a.heads)) {
     q_ = scratch.take<E>(packed_size<T>(a.width, a.heads));
     packed_ = scratch.take<E>(packed_numbers(a));
     weights_ = scratch.take<S>(weight_rows(a) * lanes_);
@@ -73,24 +53,23 @@ class Split {
     heads_ = scratch.take<S>(std::max(a.rank_k, a.rank_v) * lanes_);
   }
   static int64_t bytes(const FactorDecodeArgs& a) {
-    const int64_t lanes = Padded<S>(a).lanes;
+    const int64_t lanes = Vector<S>::padded(a.heads);
     return Scratch::bytes<E>(packed_size<T>(a.width, a.heads)) + Scratch::bytes<E>(packed_numbers(a)) +
            Scratch::bytes<S>(weight_rows(a) * lanes) + Scratch::bytes<E>(weight_rows(a) * lanes) +
            Scratch::bytes<S>(kBlockRows * lanes) + Scratch::bytes<S>(std::max(a.rank_k, a.rank_v) * lanes);
   }
 
   // Cache rows [begin, end) for query t of batch row b.
-  void run(int64_t b, int64_t t, int64_t begin, int64_t end, const Partial<S>& partial) {
+  void run(int64_t b, int64_t t, int64_t begin, int64_t end, const SplitSums<S>& sums) {
     const T* q = static_cast<const T*>(a_.q) + (b * a_.queries + t) * a_.heads * a_.width;
     pack_transposed(q, a_.width, a_.width, a_.heads, q_);
-    std::fill_n(partial.max, lanes_, -std::numeric_limits<S>::infinity());
-    std::fill_n(partial.sum, lanes_, S(0));
-    std::fill_n(partial.out, lanes_ * padded_.v_stride, S(0));
+    sums.clear();
+    const S c = static_cast<S>(a_.scale * kLog2e / static_cast<double>(a_.rank_k));
     for (int64_t row = begin; row < end; row += kBlockRows) {
       const int64_t rows = std::min(kBlockRows, end - row), at = b * a_.capacity + row;
       score(at, rows);
-      softmax(rows, partial);
-      add_values(at, rows, partial);
+      softmax_lanes(scores_, rows, lanes_, c, heads_, sums, 0);
+      add_values(at, rows, sums);
     }
   }
 
@@ -103,7 +82,7 @@ class Split {
     return std::max(kBlockRows * a.rank_k * depth_of<T>(a.width), packed_size<T>(kBlockRows * a.rank_v, a.v_width));
   }
 
-  // scores_[r][h] = log2(e) scale / R_K sum_s a_k[r][h][s] (q[h] . b_k[r][s]). A copy of the token factors is
+  // scores_[r][h] = sum_s a_k[r][h][s] (q[h] . b_k[r][s]). A copy of the token factors is
   // multiplied: memory is read fastest in its order, a product reads several rows side by side.
   void score(int64_t at, int64_t rows) {
     const int64_t count = rows * a_.rank_k, depth = depth_of<T>(a_.width);
@@ -112,7 +91,6 @@ class Split {
     multiply<T>({packed_, depth, 1}, q_, weights_, lanes_, count, a_.heads, depth, false, [&](int64_t, int64_t) {
       return Part{0, a_.heads, 0, depth};
     });
-    const S c = static_cast<S>(a_.scale * kLog2e / static_cast<double>(a_.rank_k));
     const T* a = static_cast<const T*>(a_.a_k) + at * a_.heads * a_.rank_k;
     for (int64_t r = 0; r < rows; ++r, a += a_.heads * a_.rank_k) {
       S* scores = scores_ + r * lanes_;
@@ -122,38 +100,13 @@ class Split {
       for (int64_t s = 0; s < a_.rank_k; ++s) {
         const S* dot = weights_ + (r * a_.rank_k + s) * lanes_;
 #pragma omp simd
-        for (int64_t h = 0; h < lanes_; ++h) scores[h] += c * heads_[s * lanes_ + h] * dot[h];
-      }
-    }
-  }
-
-  // Scores become probabilities against the maximum so far; what was summed before is brought to it.
-  void softmax(int64_t rows, const Partial<S>& partial) {
-    S *highest = heads_, *sum = partial.sum;
-    std::copy_n(partial.max, lanes_, highest);
-    for (int64_t r = 0; r < rows; ++r) {
-      const S* scores = scores_ + r * lanes_;
-#pragma omp simd
-      for (int64_t h = 0; h < lanes_; ++h) highest[h] = scores[h] > highest[h] ? scores[h] : highest[h];
-    }
-    for (int64_t h = 0; h < lanes_; ++h) {
-      const S correction = exp2_bounded(partial.max[h] - highest[h]);
-      partial.max[h] = highest[h];
-      sum[h] *= correction;
-      if (correction != S(1)) scale_row(partial.out + h * padded_.v_stride, padded_.v_stride, correction);
-    }
-    for (int64_t r = 0; r < rows; ++r) {
-      S* scores = scores_ + r * lanes_;
-#pragma omp simd
-      for (int64_t h = 0; h < lanes_; ++h) {
-        scores[h] = exp2_bounded(scores[h] - highest[h]);
-        sum[h] += scores[h];
+        for (int64_t h = 0; h < lanes_; ++h) scores[h] += heads_[s * lanes_ + h] * dot[h];
       }
     }
   }
 
   // out[h] += sum over rows and s of (p a_v[h][s]) b_v[s]
-  void add_values(int64_t at, int64_t rows, const Partial<S>& partial) {
+  void add_values(int64_t at, int64_t rows, const SplitSums<S>& sums) {
     const int64_t count = rows * a_.rank_v, depth = depth_of<T>(count);
     const T* a = static_cast<const T*>(a_.a_v) + at * a_.heads * a_.rank_v;
     for (int64_t r = 0; r < rows; ++r, a += a_.heads * a_.rank_v) {
@@ -173,14 +126,13 @@ class Split {
     }
     const T* b = static_cast<const T*>(a_.b_v) + at * a_.rank_v * a_.v_width;
     pack_columns(b, a_.v_width, count, a_.v_width, packed_);
-    multiply<T>({p_, 1, lanes_}, packed_, partial.out, padded_.v_stride, a_.heads, a_.v_width, depth, true,
+    multiply<T>({p_, 1, lanes_}, packed_, sums.out, sums.stride, a_.heads, a_.v_width, depth, true,
                 [&](int64_t, int64_t) {
                   return Part{0, a_.v_width, 0, depth};
                 });
   }
 
   const FactorDecodeArgs& a_;
-  Padded<S> padded_;
   int64_t lanes_;
   E* q_;        // packed [width, heads]
   E* packed_;   // a block of b_k, then one of b_v
@@ -190,29 +142,15 @@ class Split {
   S* heads_;    // [rank, lanes]
 };
 
-// o[h] = sum over splits of their sums, brought to one maximum, over R_V times the whole sum.
+// o[h] = the sums of values of all splits over R_V times the whole sum.
 template <class T>
-void combine(const FactorDecodeArgs& a, const Accumulate<T>* partials, int64_t splits, int64_t query, Scratch scratch) {
+void join(const FactorDecodeArgs& a, const SplitSums<Accumulate<T>>& first, int64_t splits, int64_t query,
+          Scratch scratch) {
   using S = Accumulate<T>;
-  const Padded<S> padded(a);
-  S* out = scratch.take<S>(a.v_width);
+  S* out = scratch.take<S>(first.stride);
   for (int64_t h = 0; h < a.heads; ++h) {
-    auto partial = [&](int64_t split) {
-      return Partial<S>(const_cast<S*>(partials) + split * padded.partial(), padded);
-    };
-    S max = partial(0).max[h], sum = 0;
-    for (int64_t split = 1; split < splits; ++split) max = std::max(max, partial(split).max[h]);
-    std::fill_n(out, a.v_width, S(0));
-    for (int64_t split = 0; split < splits; ++split) {
-      const Partial<S> p = partial(split);
-      const S weight = exp2_bounded(p.max[h] - max);
-      sum += weight * p.sum[h];
-#pragma omp simd
-      for (int64_t d = 0; d < a.v_width; ++d) out[d] += weight * p.out[h * padded.v_stride + d];
-    }
-    const S factor = S(1) / (sum * static_cast<S>(a.rank_v));
-#pragma omp simd
-    for (int64_t d = 0; d < a.v_width; ++d) out[d] *= factor;
+    const S sum = join_splits(first, splits, h, out).sum;
+    scale_row(out, a.v_width, S(1) / (sum * static_cast<S>(a.rank_v)));
     narrow(out, static_cast<T*>(a.o) + (query * a.heads + h) * a.v_width, a.v_width);
   }
 }
@@ -229,19 +167,19 @@ void factor_decode(const FactorDecodeArgs& a) {
   for (int64_t b = 0; b < a.batch; ++b) most = std::max(most, splits_of(b));
   dispatch_float(a.dtype, [&]<class T>(T) {
     using S = Accumulate<T>;
-    const Padded<S> padded(a);
-    const auto storage = Storage::allocate(static_cast<size_t>(queries * most * padded.partial()) * sizeof(S), kCpu);
-    S* partials = reinterpret_cast<S*>(storage->data());
+    const int64_t lanes = Vector<S>::padded(a.heads), stride = Vector<S>::padded(a.v_width);
+    const size_t numbers = static_cast<size_t>(queries * most * SplitSums<S>::numbers(lanes, stride));
+    const auto storage = Storage::allocate(numbers * sizeof(S), kCpu);
+    const SplitSums<S> sums(reinterpret_cast<S*>(storage->data()), lanes, stride);
     for_each_unit(queries * most, Split<T>::bytes(a), [&](int64_t unit, Scratch scratch) {
       const int64_t query = unit / most, b = query / a.queries, t = query % a.queries;
       if (unit % most >= splits_of(b)) return;
       const int64_t seen = a.lengths[b] - a.queries + t + 1, split = decode_split(a.lengths[b]);
       const int64_t begin = unit % most * split;
-      Split<T>(a, scratch)
-          .run(b, t, begin, std::min(begin + split, seen), Partial<S>(partials + unit * padded.partial(), padded));
+      Split<T>(a, scratch).run(b, t, begin, std::min(begin + split, seen), sums.after(unit));
     });
-    for_each_unit(queries, Scratch::bytes<S>(a.v_width), [&](int64_t query, Scratch scratch) {
-      combine<T>(a, partials + query * most * padded.partial(), splits_of(query / a.queries), query, scratch);
+    for_each_unit(queries, Scratch::bytes<S>(stride), [&](int64_t query, Scratch scratch) {
+      join<T>(a, sums.after(query * most), splits_of(query / a.queries), query, scratch);
     });
   });
 }

@@ -122,8 +122,8 @@ void run_hdf5(std::string_view input) {
     return;
   }
   accepts({ExitCode::checkpoint}, [&] { reader->get_integer("step"); });
-  for (const auto& [name, shape] : tensors()) {
-    accepts({ExitCode::checkpoint}, [&] { reader->read(name, DType::f32, shape); });
+  for (const auto& tensor : tensors()) {
+    accepts({ExitCode::checkpoint}, [&] { reader->read(tensor.first, DType::f32, tensor.second); });
   }
 }
 
