@@ -26,8 +26,6 @@
 namespace t6::train {
 namespace {
 
-constexpr int kMaxFailedSaves = 3;
-
 // Stop wishes of a vote beside the numbers of signals.
 constexpr int kOutOfTime = 1000;
 
@@ -140,12 +138,16 @@ void Trainer::prepare(std::span<const std::string> arguments) {
   });
   resume();
   bytes_to_save_ = checkpoint::bytes_needed(state());
-  dist::alike(*ranks_.communicator, [&] { checkpoint::require_space(paths_.checkpoints(), state(), peers()); });
-  saver_.emplace(paths_.checkpoints(),
-                 checkpoint::SaveOptions{.retention = {.keep_last = static_cast<int>(config_.checkpoint.keep_last),
-                                                       .keep_every = config_.checkpoint.keep_every},
-                                         .facts = facts_},
-                 peers(), config_.checkpoint.async);
+  dist::alike(*ranks_.communicator,
+              [&] { checkpoint::require_space(paths_.checkpoints(), state(), peers_of(*ranks_.communicator)); });
+  saves_.emplace(*ranks_.communicator, logs_,
+                 RunSaves::Options{.folder = paths_.checkpoints(),
+                                   .save = {.retention = {.keep_last = static_cast<int>(config_.checkpoint.keep_last),
+                                                          .keep_every = config_.checkpoint.keep_every},
+                                            .facts = facts_},
+                                   .async = config_.checkpoint.async,
+                                   .resumed_step = resumed_from_,
+                                   .progress = [this](const char* phase) { progress(phase); }});
 
   // From here on the run is changed.
   together([&] {
@@ -173,13 +175,9 @@ void Trainer::build_step(DType compute) {
 }
 
 void Trainer::open_logs(const Json& environment) {
-  const std::string yaml = to_yaml(config_);
-  folder_->write_config(yaml);
+  folder_->write_config(to_yaml(config_));
   folder_->write_environment(environment);
-  metrics_.emplace(paths_.root, resumed_from_);
-  if (!config_.logging.tensorboard) return;
-  tensorboard_.emplace(paths_.tensorboard(), resumed_from_);
-  tensorboard_->text(resumed_from_.value_or(0), "config", yaml);
+  logs_ = RunLogs(paths_, config_, resumed_from_);
 }
 
 // A run that cannot fit is refused: the system would kill it without a word. `memory` is that of describe_environment.
@@ -229,8 +227,8 @@ void Trainer::resume() {
            folder.string());
     }
   });
-  const std::optional<checkpoint::Loaded> loaded =
-      dist::alike(*ranks_.communicator, [&] { return checkpoint::load(folder, state(), {}, peers()); });
+  const std::optional<checkpoint::Loaded> loaded = dist::alike(
+      *ranks_.communicator, [&] { return checkpoint::load(folder, state(), {}, peers_of(*ranks_.communicator)); });
   together([&] { loaded ? go_on_from(*loaded) : start_anew(); });
   if (loaded) {
     spread_loaded(model_.parameters(), *optimizer_, *parallel_);
@@ -255,7 +253,7 @@ void Trainer::go_on_from(const checkpoint::Loaded& loaded) {
   require_same_run(config_, facts_, loaded);
   if (loaded.facts.contains("weights")) facts_["weights"] = loaded.facts["weights"];
   position_ = position_of(loaded);
-  resumed_from_ = last_saved_ = position_.step;
+  resumed_from_ = position_.step;
   result_.checkpoint = loaded.path;
   result_.loss = position_.loss;
   if (position_.validation) result_.validation_loss = position_.validation->loss;
@@ -299,8 +297,9 @@ void Trainer::begin_with_weights() {
   const checkpoint::State state = model_state(model_.parameters());
   const checkpoint::LoadOptions only_parameters{.prefix = "params/"};
   const checkpoint::Loaded loaded = dist::alike(*ranks_.communicator, [&] {
-    if (where.one) return checkpoint::load_one(where.path, state, only_parameters, peers());
-    std::optional<checkpoint::Loaded> newest = checkpoint::load(where.path, state, only_parameters, peers());
+    if (where.one) return checkpoint::load_one(where.path, state, only_parameters, peers_of(*ranks_.communicator));
+    std::optional<checkpoint::Loaded> newest =
+        checkpoint::load(where.path, state, only_parameters, peers_of(*ranks_.communicator));
     if (!newest) fail(ExitCode::checkpoint, "train.weights: {} holds no checkpoint", where.path.string());
     return *newest;
   });
@@ -344,7 +343,7 @@ int Trainer::stop_wish() const {
 
 Vote Trainer::vote() const {
   progress("waiting for the gradients of all ranks");
-  return {.stop = stop_wish(), .saving = static_cast<int32_t>(saver_->status()), .consumed = loader_->consumed()};
+  return {.stop = stop_wish(), .saving = static_cast<int32_t>(saves_->status()), .consumed = loader_->consumed()};
 }
 
 void Trainer::begin_step() {
@@ -363,7 +362,7 @@ SpikeVerdict Trainer::judge(int64_t step, const StepResult& result) {
   const SpikeVerdict verdict =
       detector_.judge(step, result.loss, result.grad_norm, /*applied=*/std::isfinite(result.clip));
   if (verdict.ends) {
-    settle_save(/*wait=*/true, /*last=*/false);  // of an earlier step, which is whole
+    saves_->complete();  // of an earlier step, which is whole
     dist::alike(*ranks_.communicator, [&] {
       fail(ExitCode::numeric,
            "{}. The checkpoints in {} are intact: resume with a lower optimizer.lr, a smaller optimizer.clip_norm, or "
@@ -423,13 +422,9 @@ void Trainer::record_algorithms() {
 }
 
 void Trainer::report(const StepMetrics& metrics) {
-  if (!is_root()) return;
-  metrics_->train(metrics);
-  if (tensorboard_) tensorboard_->train(metrics);
   const bool first = metrics.step == resumed_from_.value_or(0) + 1, last = metrics.step == config_.train.steps;
-  if (first) record_algorithms();
-  if (!due(config_.logging.every, metrics.step) && !first && !last) return;
-  log::info("{}", console_line(metrics));
+  if (first && is_root()) record_algorithms();
+  logs_.step(metrics, /*on_terminal=*/due(config_.logging.every, metrics.step) || first || last);
 }
 
 // Before the first step, as often as the config says, and after the last step. Always before the checkpoint of the same
@@ -456,9 +451,7 @@ void Trainer::evaluate() {
                                   .tokens_seen = position_.tokens,
                                   .validation_tokens = evaluation.tokens,
                                   .ms = seconds * 1000};
-  log::info("{}", console_line(metrics));
-  if (metrics_) metrics_->validation(metrics);
-  if (tensorboard_) tensorboard_->validation(metrics);
+  logs_.validation(metrics);
   slowest_evaluation_ = std::max(slowest_evaluation_, seconds);
   position_.validation = {.step = position_.step, .loss = evaluation.loss};
   result_.validation_loss = evaluation.loss;
@@ -472,28 +465,10 @@ bool Trainer::scores_due(int64_t step) const {
 // As an evaluation, before the checkpoint of the same step.
 void Trainer::score() {
   const double begin = steady_seconds();
-  const auto report = [this](const ScoreMetrics& metrics) {
-    log::info("{}", console_line(metrics));
-    const Json fields = to_json(metrics.score);
-    if (metrics_) metrics_->score(metrics.step, name_of(metrics.task), fields, metrics.ms);
-    if (!tensorboard_) return;
-    for (const auto& [key, value] : fields.items()) {
-      if (key == "items") continue;
-      const std::string tag = fmt::format("score/{}/{}", name_of(metrics.task), key);
-      tensorboard_->scalars(metrics.step, std::vector<TensorBoardWriter::Scalar>{{tag, value.get<double>()}});
-    }
-  };
   scores_.run(
-      model_, position_.step, *ranks_.communicator, [this] { progress("scores of tasks"); }, report);
+      model_, position_.step, *ranks_.communicator, [this] { progress("scores of tasks"); },
+      [this](const ScoreMetrics& metrics) { logs_.score(metrics); });
   slowest_scores_ = std::max(slowest_scores_, steady_seconds() - begin);
-}
-
-checkpoint::Peers Trainer::peers() const {
-  return {.rank = ranks_.communicator->rank(),
-          .world = world(),
-          .all_gather = [communicator = ranks_.communicator](std::string_view text) {
-            return communicator->all_gather_text(text);
-          }};
 }
 
 void Trainer::require_finite_parameters() {
@@ -510,80 +485,11 @@ void Trainer::require_finite_parameters() {
   }
 }
 
-// The loss log reaches the disk before the checkpoint gets its name.
-void Trainer::start_save() {
-  require_finite_parameters();
-  save_began_ = steady_seconds();
-  const checkpoint::State state = this->state();
-  const std::filesystem::path& folder = paths_.checkpoints();
-  dist::alike(*ranks_.communicator, [&] { checkpoint::require_space(folder, state, peers()); });
-  together([&] {
-    if (!metrics_) return;
-    try {
-      metrics_->sync();
-    } catch (const Error& error) {
-      fail(error.code(), "{}; the checkpoint, which comes after it, needs {} bytes, and {} are free", error.what(),
-           checkpoint::bytes_needed(state), io::free_bytes(folder));
-    }
-  });
-  dist::alike(*ranks_.communicator, [&] { saver_->start(position_.step, state); });
-}
-
-void Trainer::complete_save() {
-  const int64_t step = saver_->step().value();
-  const checkpoint::Saved saved = dist::alike(*ranks_.communicator, [&] { return saver_->complete(); });
-  result_.checkpoint = saved.path;
-  last_saved_ = step;
-  failed_saves_ = 0;
-  if (metrics_) metrics_->process_event(step, "checkpoint", {{"bytes", saved.bytes}});
-  slowest_save_ = std::max(slowest_save_, steady_seconds() - save_began_);
-}
-
-bool Trainer::all_have_written() const {
-  if (world() == 1) return saver_->status() == Saver::Status::written;
-  return std::all_of(votes_.begin(), votes_.end(),
-                     [](const Vote& vote) { return vote.saving == static_cast<int32_t>(Saver::Status::written); });
-}
-
-// A save that fails leaves the older checkpoints and lets the run go on; three in a row end it, as does the last one.
-void Trainer::save_failed(int64_t step, bool last, const Error& error) {
-  if (error.code() != ExitCode::io) throw;
-  ++failed_saves_;
-  if (is_root()) {
-    log::error("step {} was not saved ({} of {} failures in a row end the run): {}", step, failed_saves_,
-               kMaxFailedSaves, error.what());
-  }
-  if (!last && failed_saves_ < kMaxFailedSaves) return;
-  dist::alike(*ranks_.communicator, [&] {
-    fail(ExitCode::io, "the run ends at step {}, which could not be saved; the newest checkpoint is {}: {}", step,
-         last_saved_ ? fmt::format("of step {}", *last_saved_) : "not there yet", error.what());
-  });
-}
-
-// Ends a save under way once all ranks have written their files, or waits for it.
-void Trainer::settle_save(bool wait, bool last) {
-  const std::optional<int64_t> step = saver_->step();
-  if (!step || (!wait && !all_have_written())) return;
-  progress("completing a checkpoint");
-  try {
-    complete_save();
-  } catch (const Error& error) {
-    save_failed(*step, last, error);
-  }
-}
-
 void Trainer::save(bool last) {
-  const bool under_way = saver_->step() == position_.step;
-  settle_save(/*wait=*/true, last && under_way);
-  if (last_saved_ == position_.step || (under_way && !last)) return;
-  progress("saving a checkpoint");
-  try {
-    start_save();
-  } catch (const Error& error) {
-    save_failed(position_.step, last, error);
-    return;
-  }
-  if (last || !config_.checkpoint.async) settle_save(/*wait=*/true, last);
+  saves_->save(position_.step, last, [this] {
+    require_finite_parameters();
+    return state();
+  });
 }
 
 // What one more step and a save may take, with as much to spare. What was not measured yet is guessed on the safe side:
@@ -595,7 +501,7 @@ double Trainer::seconds_to_keep() const {
   const auto step_tokens = static_cast<double>(config_.train.global_batch * config_.model.context);
   const double scores =
       slowest_scores_ > 0 ? slowest_scores_ : slowest_step_ * static_cast<double>(scores_.tokens()) / step_tokens;
-  const double save = slowest_save_ > 0 ? slowest_save_ : static_cast<double>(bytes_to_save_) / 1e8;
+  const double save = saves_->slowest() > 0 ? saves_->slowest() : static_cast<double>(bytes_to_save_) / 1e8;
   const int64_t next = position_.step + 1;
   return 2 * (slowest_step_ + save + (evaluation_due(next) ? evaluation : 0) + (scores_due(next) ? scores : 0));
 }
@@ -634,16 +540,6 @@ TrainResult Trainer::run() {
   return logged([this] { return train(); });
 }
 
-// The loss log is complete before a checkpoint is; the curves are no reason for a run to fail.
-void Trainer::write_out_curves() {
-  if (!tensorboard_) return;
-  try {
-    tensorboard_->sync();
-  } catch (const Error& error) {
-    log::warn("the last points of the TensorBoard curves are not written: {}", error.what());
-  }
-}
-
 TrainResult Trainer::train() {
   Progress progress({.label = "train",
                      .unit = "step",
@@ -651,7 +547,7 @@ TrainResult Trainer::train() {
                      .start = static_cast<uint64_t>(position_.step),
                      .plain_lines = false,
                      .summary = false});
-  if (metrics_) metrics_->process_event(position_.step, resumed_from_ ? "resume" : "start", Json::object());
+  logs_.event(position_.step, resumed_from_ ? "resume" : "start", Json::object());
   if (!resumed_from_ && evaluation_due(0)) evaluate();
   loop_started_ = steady_seconds();
 
@@ -664,7 +560,7 @@ TrainResult Trainer::train() {
     const bool look = check || evaluation_due(position_.step) || scores_due(position_.step) ||
                       due(config_.checkpoint.every, position_.step);
     finish_steps(look || detector_.decides() || device_.is_cpu() ? 0 : 1);
-    settle_save(/*wait=*/false, /*last=*/false);
+    saves_->complete_if_written(votes_);
     if (check) require_equal_replicas(model_.parameters(), *optimizer_, *parallel_, position_.step);
     if (evaluation_due(position_.step)) evaluate();
     if (scores_due(position_.step)) score();
@@ -676,7 +572,8 @@ TrainResult Trainer::train() {
   finish_steps(0);
   progress.finish();
   save(/*last=*/true);
-  write_out_curves();
+  logs_.sync_curves();
+  if (saves_->newest()) result_.checkpoint = saves_->newest();
   result_.reason = *reason;
   result_.signal = *reason == StopReason::signal ? wish : 0;
   result_.steps = position_.step;

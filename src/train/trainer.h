@@ -15,17 +15,16 @@
 #include "model/transformer.h"
 #include "train/data_parallel.h"
 #include "train/evaluation.h"
-#include "train/metrics.h"
 #include "train/optimizer.h"
 #include "train/peak.h"
 #include "train/run_config.h"
 #include "train/run_folder.h"
-#include "train/saver.h"
+#include "train/run_logs.h"
+#include "train/run_saves.h"
 #include "train/signals.h"
 #include "train/spikes.h"
 #include "train/step.h"
 #include "train/tasks/during_training.h"
-#include "train/tensorboard.h"
 #include "train/training_state.h"
 
 namespace t6::train {
@@ -74,7 +73,6 @@ class Trainer {
   auto logged(Work&& work);
   void prepare(std::span<const std::string> arguments);
   TrainResult train();
-  void write_out_curves();
   void require_memory(const Json& memory, int64_t needed) const;
   void open_data();
   void build_step(DType compute);
@@ -93,16 +91,10 @@ class Trainer {
   void score();
   void require_finite_parameters();
   void save(bool last);
-  void start_save();
-  void settle_save(bool wait, bool last);
-  void complete_save();
-  void save_failed(int64_t step, bool last, const Error& error);
-  bool all_have_written() const;
   void together(const std::function<void()>& work);
   void progress(const char* phase) const;
   bool is_root() const { return ranks_.communicator->is_root(); }
   int world() const { return ranks_.communicator->world(); }
-  checkpoint::Peers peers() const;
   Vote vote() const;
   int stop_wish() const;
   int agreed_wish() const;
@@ -140,9 +132,8 @@ class Trainer {
   std::vector<data::Window> validation_windows_;
   TrainingScores scores_;
   std::unique_ptr<data::Loader> loader_;
-  std::optional<MetricsWriter> metrics_;          // on rank 0
-  std::optional<TensorBoardWriter> tensorboard_;  // on rank 0
-  double flops_per_token_ = 0;                    // causal convention
+  RunLogs logs_;
+  double flops_per_token_ = 0;  // causal convention
   std::optional<DevicePeak> peak_;
 
   SpikeDetector detector_;
@@ -151,15 +142,12 @@ class Trainer {
   std::vector<Vote> votes_;  // of the last step finished
   double last_finish_ = 0;
   std::optional<int64_t> resumed_from_;
-  std::optional<int64_t> last_saved_;
   Json environment_;  // env.json
   nlohmann::json facts_;
-  std::optional<Saver> saver_;
-  double save_began_ = 0;
+  std::optional<RunSaves> saves_;
   uint64_t bytes_to_save_ = 0;
-  int failed_saves_ = 0;
   // The slowest of this process, in seconds; 0: none yet.
-  double slowest_step_ = 0, slowest_evaluation_ = 0, slowest_scores_ = 0, slowest_save_ = 0;
+  double slowest_step_ = 0, slowest_evaluation_ = 0, slowest_scores_ = 0;
   TrainResult result_;
   StopSignals signals_;
 };
