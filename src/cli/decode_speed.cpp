@@ -44,16 +44,15 @@ void fill(const DecodeState& state, const Maker& make) {
 double decode_memory(const ModelConfig& config, const DecodeOptions& options) {
   const Transformer model(lengthened(config, options));
   const auto element = static_cast<double>(size_of(options.precision));
-  const double parameters = static_cast<double>(model.parameters().storage_size());
-  const double masters = parameters * (8 + (options.precision == DType::bf16 ? element : 0));  // and gradients
-  return masters + element * static_cast<double>(count(model).cache_numbers * options.batch *
-                                                 options.last_token(options.lengths.back()));
+  return element * static_cast<double>(model.parameters().storage_size()) +
+         element * static_cast<double>(count(model).cache_numbers * options.batch *
+                                       options.last_token(options.lengths.back()));
 }
 
 DecodeSpeed measure_decode(const std::string& name, const ModelConfig& config, const DecodeOptions& options,
                            const std::function<void()>& on_step) {
   Transformer model(lengthened(config, options));
-  model.allocate(options.precision);
+  model.allocate_for_inference(options.precision);
   model.parameters().initialise(1);
   const ModelCounts counts = count(model);
   const auto element = static_cast<double>(size_of(options.precision));

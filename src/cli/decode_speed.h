@@ -46,7 +46,7 @@ struct DecodeSpeed {
   std::vector<DecodePoint> points;
 };
 
-// Bytes that measure_decode() allocates for a model: parameters with what training keeps of them, and caches.
+// Bytes that measure_decode() allocates for a model: parameters and caches.
 double decode_memory(const ModelConfig& model, const DecodeOptions& options);
 
 // Random weights, and caches that are filled with random numbers instead of by a prompt. RoPE's tables reach as far as

@@ -12,9 +12,8 @@ LoadedModel load_model(const std::string& path, Precision precision, DeviceChoic
   const checkpoint::Loaded about = train::facts_of(path);
   LoadedModel loaded{about.path, about.step, train::config_of(about.facts, about.path), nullptr};
   loaded.model = std::make_unique<Transformer>(loaded.config.model);
-  loaded.model->allocate(dtype_for(precision), train::choose_device(device, "--device cuda", gpu));
+  loaded.model->allocate_for_inference(dtype_for(precision), train::choose_device(device, "--device cuda", gpu));
   checkpoint::load_one(about.path, train::model_state(loaded.model->parameters()), {.prefix = "params/"});
-  loaded.model->parameters().refresh_compute();
   return loaded;
 }
 

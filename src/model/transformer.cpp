@@ -32,6 +32,15 @@ Transformer::Transformer(const ModelConfig& config) : config_(config) {
 
 void Transformer::allocate(DType compute, Device device, int64_t multiple) {
   store_.allocate(compute, device, multiple);
+  make_rope(compute, device);
+}
+
+void Transformer::allocate_for_inference(DType compute, Device device) {
+  store_.allocate_for_inference(compute, device);
+  make_rope(compute, device);
+}
+
+void Transformer::make_rope(DType compute, Device device) {
   rope_ = make_rope_table(config_.context, attention().rope_width(), config_.rope_theta,
                           config_.rope_table == RopeRounding::bf16, accumulate_dtype(compute))
               .to(device);

@@ -35,6 +35,7 @@ class Transformer {
   // Allocates parameters (see ParameterStore) and RoPE tables for compute in f32, bf16 or f64; initialise() or a
   // checkpoint fills them.
   void allocate(DType compute, Device device = kCpu, int64_t multiple = 1);
+  void allocate_for_inference(DType compute, Device device = kCpu);
 
   const ModelConfig& config() const { return config_; }
   ParameterStore& parameters() { return store_; }
@@ -66,6 +67,7 @@ class Transformer {
   Tensor decode(const Tensor& tokens, DecodeState& state) const;
 
  private:
+  void make_rope(DType compute, Device device);
   struct Block {
     std::unique_ptr<Attention> attention;
     std::unique_ptr<SwiGluMlp> mlp;

@@ -121,6 +121,12 @@ void ParameterStore::allocate(DType compute, Device device, int64_t multiple) {
   }
 }
 
+void ParameterStore::allocate_for_inference(DType compute, Device device) {
+  compute_dtype_ = compute;
+  master_ = compute_ = Tensor::zeros({size_}, compute, device);
+  for (Parameter& p : parameters_) p.variable_ = Variable(compute_.slice(p.offset_, p.storage_shape_));
+}
+
 void ParameterStore::initialise(uint64_t seed) {
   for_each_view(
       [&](const Parameter& p, const ParameterView& v) { scatter(master_, p, v, draw(v, seed).to(master_.dtype())); });

@@ -68,6 +68,8 @@ class ParameterStore {
   // Allocates zeroed buffers: masters in f32 (f64 when compute is f64), products read `compute` (f32, bf16, f64). Their
   // size is rounded up to a multiple of `multiple`.
   void allocate(DType compute, Device device = kCpu, int64_t multiple = 1);
+  // The same for a model that is not trained: no gradients, and master() is compute(), in its dtype.
+  void allocate_for_inference(DType compute, Device device = kCpu);
   // Draws every view from (seed, its name): equal names and shapes start equal in every model.
   void initialise(uint64_t seed);
 
@@ -76,8 +78,8 @@ class ParameterStore {
   int64_t storage_size() const { return size_; }  // elements of each flat buffer
 
   const Tensor& master() const { return master_; }
-  const Tensor& gradient() const { return gradient_; }
-  const Tensor& compute() const { return compute_; }  // shares master's storage unless bf16
+  const Tensor& gradient() const { return gradient_; }  // undefined in a model that is not trained
+  const Tensor& compute() const { return compute_; }    // shares master's storage unless bf16
   DType compute_dtype() const { return compute_dtype_; }
 
   void zero_gradient() const { gradient_.fill(0); }

@@ -14,19 +14,6 @@
 namespace t6::train {
 namespace {
 
-void add_views(checkpoint::State& state, const ParameterStore& store, const std::string& prefix, const Tensor& flat) {
-  store.for_each_view([&](const Parameter& p, const ParameterView& v) {
-    const Parameter* parameter = &p;
-    const ParameterView* view = &v;
-    state.tensors.push_back(
-        {.name = prefix + v.name,
-         .dtype = flat.dtype(),
-         .shape = v.shape,
-         .get = [&store, flat, parameter, view] { return store.gather(flat, *parameter, *view); },
-         .set = [&store, flat, parameter, view](const Tensor& t) { store.scatter(flat, *parameter, *view, t); }});
-  });
-}
-
 // A piece of a flat buffer: its elements from `begin` on.
 struct Piece {
   int64_t begin;
@@ -137,8 +124,16 @@ std::vector<std::string> changed_keys(const RunConfig& before, const RunConfig& 
 }  // namespace
 
 checkpoint::State model_state(const ParameterStore& store) {
+  const DType held = store.master().dtype(), saved = accumulate_dtype(held);
   checkpoint::State state;
-  add_views(state, store, "params/", store.master());
+  store.for_each_view([&](const Parameter& p, const ParameterView& v) {
+    state.tensors.push_back(
+        {.name = "params/" + v.name,
+         .dtype = saved,
+         .shape = v.shape,
+         .get = [&store, saved, &p, &v] { return store.gather(store.master(), p, v).to(saved); },
+         .set = [&store, held, &p, &v](const Tensor& t) { store.scatter(store.master(), p, v, t.to(held)); }});
+  });
   return state;
 }
 

@@ -15,7 +15,8 @@
 
 namespace t6::train {
 
-// params/<name> of the masters, without padding; whole, for loading a model to evaluate or to generate with.
+// params/<name> of the masters, without padding; whole, for loading a model to evaluate or to generate with, which may
+// be allocated for inference: what is loaded is then rounded to its dtype.
 checkpoint::State model_state(const ParameterStore& store);
 
 // Of that and of adamw/m/<name>, adamw/v/<name> what this rank owns. store and optimizer must outlive it.

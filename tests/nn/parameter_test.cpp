@@ -68,6 +68,24 @@ TEST(Parameters, Bf16ComputeCopyRoundsTheMasters) {
   EXPECT_EQ(e.store.compute().to_doubles(), e.store.master().to(DType::bf16).to_doubles());
 }
 
+TEST(Parameters, ForInferenceHoldWhatProductsReadAndNothingElse) {
+  for (const DType compute : {DType::f32, DType::bf16}) {
+    Example trained, e;
+    trained.store.allocate(compute);
+    trained.store.initialise(1);
+    const size_t before = memory::usage().in_use;
+    e.store.allocate_for_inference(compute);
+    const size_t taken = memory::usage().in_use - before;
+    const Tensor one = Tensor::empty({e.store.storage_size()}, compute);
+    EXPECT_EQ(taken, memory::usage().in_use - before - taken);
+    EXPECT_FALSE(e.store.gradient().defined());
+    EXPECT_FALSE(e.packed.variable().needs_grad());
+    e.store.initialise(1);
+    EXPECT_EQ(e.packed.variable().dtype(), compute);
+    EXPECT_EQ(e.store.compute().to_doubles(), trained.store.compute().to_doubles());
+  }
+}
+
 TEST(Parameters, NamesAreUniqueAndViewsFit) {
   Example e;
   EXPECT_THROW(e.store.declare({{"a", {1, 1}, Init::zero(), 0}}, {1, 1}), Error);

@@ -74,6 +74,20 @@ TEST_P(KindsCheckpoint, ALoadedRunGoesOnWithTheSameBits) {
   for (const auto& [name, bytes] : first.bytes()) EXPECT_TRUE(second.bytes().at(name) == bytes) << name << " a step on";
 }
 
+TEST_P(KindsCheckpoint, AModelForInferenceComputesTheSame) {
+  const auto [kind, dtype] = GetParam();
+  const ModelConfig config = test::small_model_config(kind);
+  Training training(config, dtype, 5);
+  checkpoint::open_folder(folder_.path());
+  checkpoint::save(folder_.path(), 3, training.state());
+
+  Transformer model(config);
+  model.allocate_for_inference(dtype);
+  ASSERT_TRUE(checkpoint::load(folder_.path(), model_state(model.parameters()), {.prefix = "params/"}));
+  const Tensor tokens = test::random_tokens(2, 9, 37, 1);
+  EXPECT_EQ(model.logits(tokens).to_doubles(), training.model.logits(tokens).to_doubles());
+}
+
 TEST_P(KindsCheckpoint, TensorsAreSavedWithoutPadding) {
   const auto [kind, dtype] = GetParam();
   Training training(test::small_model_config(kind), dtype, 5);
