@@ -11,9 +11,15 @@
 #include "support/thread_ranks.h"
 #include "train/replicas.h"
 #include "train/step.h"
+#include "train/train_ranks.h"
 
 namespace t6::train {
 namespace {
+
+using Outcome = test::TrainedRank;
+using test::batch_of;
+using test::Shares;
+using test::worst;
 
 TEST(Partition, CoversEverythingOnce) {
   for (const int world : {1, 2, 3, 4, 7}) {
@@ -37,85 +43,15 @@ TEST(Partition, CoversEverythingOnce) {
   }
 }
 
-struct Shares {
-  int world = 1;
-  bool zero = false;
-  Reduction reduction = Reduction::fast;
-  Accumulation accumulation = Accumulation::mean;
-  DType compute = DType::f32;
-  int64_t global = 12;  // micro-batches a step
-  AttentionKind kind = AttentionKind::tpa;
-};
-
-struct Outcome {
-  std::vector<double> losses, norms;
-  std::vector<double> weights;
-  bool operator==(const Outcome&) const = default;
-};
-
-// Micro-batch i of step s is the same for every number of ranks. Targets follow from tokens: there is something to learn.
-MicroBatch batch_of(int64_t step, int64_t index) {
-  const Tensor tokens = test::random_tokens(2, 9, 37, static_cast<uint64_t>(1000 * step + index));
-  const Tensor targets = tokens.clone();
-  for (int64_t i = 0; i < targets.numel(); ++i) {
-    int32_t& id = targets.data<int32_t>()[i];
-    id = (5 * id + 3) % 37;
-  }
-  return {tokens, targets};
-}
-
-// Some buckets for every number of ranks.
-ModelConfig wide_model(AttentionKind kind) {
-  ModelConfig config = test::small_model_config(kind);
-  config.width = 80;
-  return config;
-}
-
-Outcome train_rank(const Shares& shares, std::shared_ptr<dist::Communicator> communicator, int64_t steps) {
-  Transformer model(wide_model(shares.kind));
-  const int64_t size = model.parameters().storage_size();
-  model.allocate(shares.compute, kCpu, Partition::granularity(shares.world));
-  model.parameters().initialise(5);
-  const DataParallel parallel{.communicator = communicator.get(),
-                              .partition = Partition(model.parameters().storage_size(), shares.world, 1),
-                              .reduction = shares.reduction,
-                              .zero = shares.zero};
-  T6_CHECK(shares.world == 1 || parallel.partition.buckets().size() > 2, "the model has too few buckets");
-  AdamW optimizer(model.parameters(), OptimizerSection{}, parallel.updated());
-  const int64_t micro_steps = shares.global / shares.world;
-  TrainingStep step(model, optimizer, {.micro_steps = micro_steps, .accumulation = shares.accumulation}, parallel);
-  Outcome outcome;
-  for (int64_t s = 1; s <= steps; ++s) {
-    int64_t next = communicator->rank() * micro_steps;
-    step.run(s, 1e-3 * std::min(1.0, static_cast<double>(s) / 20), [&] { return batch_of(s, next++); });
-    const StepResult result = step.finish();
-    outcome.losses.push_back(result.loss);
-    outcome.norms.push_back(result.grad_norm);
-  }
-  // The masters of other ranks' parts are not kept up to date by a sharded optimizer in bf16.
-  outcome.weights = model.parameters().compute().to_doubles();
-  outcome.weights.resize(static_cast<size_t>(size));  // without the padding, which differs
-  return outcome;
-}
-
 // Of rank 0; all ranks must have the same.
 Outcome train(const Shares& shares, int64_t steps = 50) {
   std::vector<Outcome> outcomes(static_cast<size_t>(shares.world));
   test::on_ranks(shares.world, [&](std::shared_ptr<dist::Communicator> communicator) {
     const auto rank = static_cast<size_t>(communicator->rank());
-    outcomes[rank] = train_rank(shares, std::move(communicator), steps);
+    outcomes[rank] = test::train_rank(shares, *communicator, steps);
   });
   for (const Outcome& outcome : outcomes) EXPECT_TRUE(outcome == outcomes.front()) << "ranks differ";
   return outcomes.front();
-}
-
-double worst(const std::vector<double>& a, const std::vector<double>& b) {
-  EXPECT_EQ(a.size(), b.size());
-  double worst = 0;
-  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
-    worst = std::max(worst, std::abs(a[i] - b[i]) / std::max(1e-30, std::abs(b[i])));
-  }
-  return worst;
 }
 
 TEST(DataParallel, LossesAreThoseOfOneRank) {

@@ -1,0 +1,160 @@
+// Whole runs on a GPU for each rank, which t6 launch starts and NCCL connects, with no MPI: the losses of one rank, sharded
+// checkpoints that another number of ranks goes on from, signals, a rank that dies, and launches that cannot work. Label multi_gpu.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <csignal>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "dist/nccl.h"
+#include "reliability/run_support.h"
+#include "tensor/gpu.h"
+
+namespace t6::test {
+namespace {
+
+class MultiGpuRuns : public RunTest {
+ protected:
+  void SetUp() override {
+    if (gpu::count() < 2) GTEST_SKIP() << "needs 2 GPUs, there are " << gpu::count();
+    if (!dist::has_nccl()) GTEST_SKIP() << "this build has no NCCL";
+  }
+
+  static std::vector<std::string> launch_words(int world, const std::string& run, const Overrides& overrides) {
+    std::vector<std::string> words{"launch",
+                                   "--nproc",
+                                   std::to_string(world),
+                                   "--",
+                                   "train",
+                                   "--config",
+                                   "config.yaml",
+                                   "run.dir=" + run,
+                                   "run.device=cuda",
+                                   "run.threads=1",
+                                   "run.determinism=strict",
+                                   "model.context=16",
+                                   "train.global_batch=6",
+                                   "train.micro_batch=1",
+                                   "train.steps=6",
+                                   "schedule.kind=constant",
+                                   "schedule.warmup_steps=1",
+                                   "checkpoint.every=0",
+                                   "evaluation.windows=2"};
+    words.insert(words.end(), overrides.begin(), overrides.end());
+    return words;
+  }
+  pid_t start_ranks(int world, const std::string& run, const Overrides& overrides = {},
+                    const Environment& environment = {}) {
+    return start_program(launch_words(world, run, overrides), environment);
+  }
+  void train_on(int world, const std::string& run, const Overrides& overrides = {}) {
+    const Outcome outcome = finish(start_ranks(world, run, overrides));
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    const auto environment = nlohmann::json::parse(data::testing::read_file(run_folder(run) / "env.json"));
+    EXPECT_EQ(environment.at("ranks").at("world"), world);
+    EXPECT_EQ(environment.at("ranks").at("communicator"), world > 1 ? "nccl" : "single");
+  }
+
+  // The process of this folder whose variables say that it is this rank; 0: there is none.
+  pid_t process_of(int rank) const {
+    const std::string wanted = "RANK=" + std::to_string(rank);
+    std::error_code ignored;
+    for (const auto& entry : fs::directory_iterator("/proc", ignored)) {
+      if (fs::read_symlink(entry.path() / "cwd", ignored) != folder()) continue;
+      std::ifstream variables(entry.path() / "environ");
+      for (std::string each; std::getline(variables, each, '\0');) {
+        if (each == wanted) return std::stoi(entry.path().filename().string());
+      }
+    }
+    return 0;
+  }
+  // Messages of the program, not of the launcher.
+  static std::vector<std::string> messages(const std::string& text) {
+    std::istringstream lines(text);
+    std::vector<std::string> found;
+    for (std::string line; std::getline(lines, line);) {
+      if (line.starts_with("t6: ")) found.push_back(line);
+    }
+    return found;
+  }
+
+  // Lines of training in the order of the log.
+  std::vector<nlohmann::json> training(const std::string& run) const {
+    std::istringstream lines(metrics(run));
+    std::vector<nlohmann::json> all;
+    for (std::string line; std::getline(lines, line);) {
+      const auto json = nlohmann::json::parse(line);
+      if (json.at("kind") == "train") all.push_back(json);
+    }
+    return all;
+  }
+  void expect_close(const std::string& run, const std::string& reference) const {
+    const std::vector<nlohmann::json> a = training(run), b = training(reference);
+    ASSERT_EQ(a.size(), b.size());
+    ASSERT_GT(a.size(), 5U);
+    for (size_t i = 0; i < a.size(); ++i) {
+      const double loss = b[i].at("loss"), norm = b[i].at("grad_norm");
+      EXPECT_NEAR(a[i].at("loss"), loss, 1e-6 * loss) << "step " << i + 1;
+      EXPECT_NEAR(a[i].at("grad_norm"), norm, 1e-4 * norm) << "step " << i + 1;
+      EXPECT_EQ(a[i].at("data_hash"), b[i].at("data_hash")) << "step " << i + 1;
+    }
+  }
+};
+
+TEST_F(MultiGpuRuns, LossesAreThoseOfOneRank) {
+  train_on(1, "one");
+  train_on(2, "sharded", {"optimizer.zero=true"});
+  expect_close("sharded", "one");
+  expect_checkpoints_intact("sharded");
+  train_on(std::min(gpu::count(), 3), "plain", {"run.check_replicas=3"});
+  expect_close("plain", "one");
+  expect_checkpoints_intact("plain");
+}
+
+// R12: sharded checkpoints, by a tree the same bits. In bf16 a rank holds the masters of its own part alone.
+TEST_F(MultiGpuRuns, AnotherNumberOfRanksGoesOnBitForBit) {
+  for (const std::string precision : {"f32", "bf16"}) {
+    const Overrides tree{"train.reduction=tree", "train.precision=" + precision};
+    train_on(1, "reference_" + precision, tree);
+    int64_t until = 0;
+    for (const int world : {2, 1, 2}) {
+      Overrides part = tree;
+      part.push_back("train.steps=" + std::to_string(until += 2));
+      part.push_back(world == 2 ? "optimizer.zero=true" : "optimizer.zero=false");
+      train_on(world, "run_" + precision, part);
+    }
+    EXPECT_EQ(training("run_" + precision), training("reference_" + precision));
+  }
+}
+
+TEST_F(MultiGpuRuns, ASignalStopsAllAfterTheSameStep) {
+  const pid_t child = start_ranks(2, "run", {"train.steps=1000000"});
+  for (int i = 0; i < 1200 && last_logged("run") < 3; ++i) sleep_for(0.05);
+  ::kill(child, SIGTERM);
+  const Outcome outcome = finish(child);
+  EXPECT_EQ(outcome.code, 143) << outcome.err;
+  EXPECT_EQ(newest_step("run"), last_logged("run"));
+  EXPECT_GE(newest_step("run"), 3);
+  expect_checkpoints_intact("run");
+}
+
+TEST_F(MultiGpuRuns, ADeadRankEndsAllWithOneMessage) {
+  const pid_t child = start_ranks(2, "run", {"train.steps=1000000"});
+  for (int i = 0; i < 1200 && last_logged("run") < 3; ++i) sleep_for(0.05);
+  sleep_for(1.3);  // ranks say every second where they are
+  const pid_t victim = process_of(1);
+  ASSERT_GT(victim, 0);
+  ::kill(victim, SIGKILL);
+  const double struck = seconds_now();
+  const Outcome outcome = finish(child);
+  EXPECT_EQ(outcome.code, 7) << outcome.err;
+  EXPECT_LT(seconds_now() - struck, kSanitized ? 15 : 5);
+  EXPECT_EQ(messages(outcome.err).size(), 1U) << outcome.err;
+  EXPECT_TRUE(contains(outcome.err, "t6: rank 1 on "));
+  EXPECT_TRUE(contains(outcome.err, "died, last seen at step "));
+}
+
+}  // namespace
+}  // namespace t6::test
