@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/exchange.h"
 
 namespace t6::io {
 namespace {
@@ -270,6 +271,16 @@ void rename(const fs::path& from, const fs::path& to) {
     const int code = errno;
     fail(ExitCode::io, "cannot rename {} to {}: {}", from.string(), to.string(), std::strerror(code));
   }
+}
+
+bool exchange(const fs::path& one, const fs::path& other) {
+  if (allowed(DiskCall::rename, one) &&
+      ::renameat2(AT_FDCWD, one.c_str(), AT_FDCWD, other.c_str(), RENAME_EXCHANGE) == 0) {
+    return true;
+  }
+  const int code = errno;
+  if (code == EINVAL || code == ENOSYS) return false;
+  fail(ExitCode::io, "cannot swap {} and {}: {}", one.string(), other.string(), std::strerror(code));
 }
 
 void remove_all(const fs::path& path) {

@@ -2,6 +2,7 @@
 
 #include "base/config_tree.h"
 #include "base/error.h"
+#include "base/exchange.h"
 #include "base/format.h"
 #include "base/log.h"
 
@@ -59,7 +60,7 @@ OutputFolder::OutputFolder(const fs::path& target, bool replace, const OwnEntrie
   lock_ = io::Lock::try_acquire(lock_path_);
   if (!lock_) fail(ExitCode::io, "another process is writing {}", target_.string());
   try {
-    // Between the two renames of commit().
+    // Between the two renames of replace().
     if (io::exists(old_)) {
       if (io::exists(target_)) {
         io::remove_all(old_);
@@ -102,22 +103,32 @@ void OutputFolder::add(const std::string& name, std::string_view text) const {
   file.close();
 }
 
-void OutputFolder::commit() {
-  io::sync_directory(path_);
-  const fs::path parent = target_.parent_path();
-  const bool replaces = io::exists(target_);
-  if (replaces) io::rename(target_, old_);
+// Where names cannot be swapped the old folder carries another name between two renames.
+fs::path OutputFolder::replace() {
+  if (io::exchange(path_, target_)) return path_;
+  io::rename(target_, old_);
   try {
     io::rename(path_, target_);
   } catch (...) {
-    if (replaces) io::rename(old_, target_);
+    io::rename(old_, target_);
     throw;
   }
+  return old_;
+}
+
+void OutputFolder::commit() {
+  io::sync_directory(path_);
+  fs::path replaced;
+  if (io::exists(target_)) {
+    replaced = replace();
+  } else {
+    io::rename(path_, target_);
+  }
   done_ = true;
-  io::sync_directory(parent);
-  if (!replaces) return;
+  io::sync_directory(target_.parent_path());
+  if (replaced.empty()) return;
   try {
-    io::remove_all(old_);
+    io::remove_all(replaced);
   } catch (const Error& error) {
     log::warn("what {} replaces is still there: {}", target_.string(), error.what());
   }

@@ -34,10 +34,14 @@ class OutputFolder {
 
   const fs::path& path() const { return path_; }  // to write into; files are closed and fsynced by who writes them
   void add(const std::string& name, std::string_view text) const;
-  // Fsyncs the folder and gives it its name; an older one is there until then, and back if that fails. Error(io).
+  // Fsyncs the folder and gives it its name; an older one has it until then, or, on file systems that cannot swap names,
+  // is put aside for an instant, which the next one of this name mends after a kill. Error(io).
   void commit();
 
  private:
+  // Puts the new folder in the place of an older one, and says where that is now.
+  fs::path replace();
+
   fs::path target_, path_, old_, lock_path_;
   std::optional<io::Lock> lock_;
   bool done_ = false;

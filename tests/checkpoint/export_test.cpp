@@ -268,6 +268,17 @@ TEST_F(Export, ATargetIsReplacedOnlyWhenItIsAnOlderExport) {
   EXPECT_EQ(error_of([&] { export_model(step, config, folder_ / "file", force); }).code(), ExitCode::usage);
 }
 
+// A file system that cannot swap names.
+class NoExchange {
+ public:
+  int operator()(io::DiskCall call, const fs::path& path) {
+    return call == io::DiskCall::rename && path.filename() == ".out.t6-new" && !asked_++ ? EINVAL : 0;
+  }
+
+ private:
+  int asked_ = 0;
+};
+
 // Every call that changes the disk, failing as on a full one, and ending the process.
 TEST_F(Export, AFullDiskOrAKillLeavesTheOldExportOrTheNewOne) {
   const ModelConfig config = small_model_config(AttentionKind::tpa);
@@ -299,13 +310,15 @@ TEST_F(Export, AFullDiskOrAKillLeavesTheOldExportOrTheNewOne) {
     export_model(before, config, out, options);
     EXPECT_EQ(io::list_folder(folder_ / "place"), std::vector<std::string>{"out"}) << "call " << n;
   }
-  for (int n = 0; n < calls; n += 3) {
+  for (int n = 0; n < calls + 1; ++n) {
+    const bool swaps = n % 2 == 0;
     const pid_t child = ::fork();
     if (child == 0) {
       int call = 0;
-      io::set_fault_hook([&](io::DiskCall, const fs::path&, size_t&) {
+      NoExchange cannot;
+      io::set_fault_hook([&](io::DiskCall what, const fs::path& path, size_t&) {
         if (call++ == n) ::_exit(0);
-        return 0;
+        return swaps ? 0 : cannot(what, path);
       });
       export_model(after, config, out, options);
       ::_exit(1);
@@ -313,8 +326,8 @@ TEST_F(Export, AFullDiskOrAKillLeavesTheOldExportOrTheNewOne) {
     int status = 0;
     ASSERT_EQ(::waitpid(child, &status, 0), child);
     killed += WIFEXITED(status) && WEXITSTATUS(status) == 0;
-    // Between the two renames the old one carries another name; the next start puts it back.
-    if (fs::exists(out)) {
+    // Without swapping, between the two renames the old one carries another name; the next start puts it back.
+    if (swaps || fs::exists(out)) {
       const auto files = files_of(out);
       EXPECT_TRUE(files == old_files || files == new_files) << "killed at call " << n;
     } else {
@@ -329,6 +342,20 @@ TEST_F(Export, AFullDiskOrAKillLeavesTheOldExportOrTheNewOne) {
   measured("R26",
            "a full disk at each of {} disk calls of an export and {} kills: the old export or the new one, whole",
            calls, killed);
+}
+
+TEST_F(Export, ReplacesWhereNamesCannotBeSwapped) {
+  const ModelConfig config = small_model_config(AttentionKind::tpa);
+  const fs::path before = save_random(folder_ / "a", config, 1), after = save_random(folder_ / "b", config, 2);
+  const ExportOptions options{.format = ModelFormat::t6, .replace = true};
+  export_model(after, config, folder_ / "new", options);
+  export_model(before, config, folder_ / "place/out", options);
+  NoExchange cannot;
+  io::set_fault_hook([&](io::DiskCall what, const fs::path& path, size_t&) { return cannot(what, path); });
+  export_model(after, config, folder_ / "place/out", options);
+  io::set_fault_hook({});
+  EXPECT_EQ(files_of(folder_ / "place/out"), files_of(folder_ / "new"));
+  EXPECT_EQ(io::list_folder(folder_ / "place"), std::vector<std::string>{"out"});
 }
 
 TEST_F(Export, RefusesWhereNotEnoughIsFree) {
