@@ -17,14 +17,16 @@
 #
 # Every argument goes to `t6 train`. run.dir must be a folder that all hosts see. T6 names the program (default: t6 in PATH).
 #
-# 300 seconds before the time limit, and where the cluster pre-empts with a signal, Slurm sends SIGUSR1 to this script (B:).
-# It passes it to the ranks, which finish their step, save and exit with 138; then the job puts itself into the queue again,
-# where the same command goes on from the checkpoint. Any other end leaves the queue with its exit code.
+# 300 seconds before the time limit Slurm sends SIGUSR1 to this script (B:), which passes it to the ranks: they finish their
+# step, save and exit with 138. At pre-emption Slurm sends SIGTERM to the ranks themselves: they save and exit with 143. (Where
+# the cluster sets PreemptParameters=send_user_signal it is SIGUSR1, to this script, as before the time limit.) After both the
+# job puts itself into the queue again, where the same command goes on from the checkpoint. Pre-emption must give a grace time
+# longer than a step and a save. Any other end leaves the queue with its exit code, SIGTERM by scancel, too.
 # For ranks on CPUs, which talk by MPI, add run.device=cpu and set SRUN_MPI=pmix (what the cluster's Open MPI was built for).
 set -uo pipefail
 
 if [ $# -eq 0 ] || [ "$1" = --help ] || [ "$1" = -h ]; then
-  sed -n '12,23{s/^# \{0,1\}//;p}' "$0"
+  sed -n '12,25{s/^# \{0,1\}//;p}' "$0"
   exit 0
 fi
 if [ -z "${SLURM_JOB_ID:-}" ]; then
@@ -37,6 +39,13 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}} OMP_WAIT_PO
 
 signalled=0 woken=0
 trap 'signalled=1; woken=1; kill -USR1 "$step" 2>/dev/null' USR1
+# Slurm sends it to the ranks, too, and a second one would end them without a checkpoint: it is not passed on.
+trap 'woken=1' TERM
+
+# Slurm has begun to take the job's hosts away for another job; scancel sends SIGTERM, too, and means it.
+preempted() {
+  [[ $(scontrol show job "$SLURM_JOB_ID" 2>/dev/null) =~ [[:space:]]PreemptTime=[0-9] ]]
+}
 
 # One step: each task is a rank and finds itself by SLURM_PROCID and its like. srun passes signals on to all tasks.
 # --kill-on-bad-exit=0: the ranks end each other themselves, with a message; Slurm need not cut it off.
@@ -50,7 +59,7 @@ while :; do
   woken=0
 done
 
-if [ "$signalled" -eq 1 ] && [ "$code" -eq 138 ]; then
+if { [ "$signalled" -eq 1 ] && [ "$code" -eq 138 ]; } || { [ "$code" -eq 143 ] && preempted; }; then
   echo "slurm.sh: saved; into the queue again"
   scontrol requeue "$SLURM_JOB_ID"
 fi
