@@ -126,11 +126,24 @@ bool in_step(const Source& source) {
 Said from_slurm(const Source& source) {
   if (!in_step(source)) return {};
   const char* world = source.text("SLURM_STEP_NUM_TASKS") ? "SLURM_STEP_NUM_TASKS" : "SLURM_NTASKS";
-  Said said = from_variables(source, Launcher::slurm, "SLURM_PROCID", world, "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE");
-  // SLURM_NTASKS_PER_NODE is what was asked for, this is what it became.
+  Said said{Launcher::slurm,
+            source.number("SLURM_PROCID"),
+            source.number(world),
+            source.number("SLURM_LOCALID"),
+            {},
+            "SLURM_PROCID",
+            world,
+            "SLURM_LOCALID",
+            "SLURM_STEP_TASKS_PER_NODE"};
   const std::optional<std::string> tasks = source.text("SLURM_STEP_TASKS_PER_NODE");
   const std::optional<int64_t> node = source.number("SLURM_NODEID");
-  if (const auto here = tasks && node ? tasks_of_node(*tasks, *node) : std::nullopt) said.local_world = here;
+  if (tasks && node) said.local_world = tasks_of_node(*tasks, *node);
+  // What the allocation was asked for: a step may have fewer, or lie elsewhere.
+  const std::optional<int64_t> asked = source.number("SLURM_NTASKS_PER_NODE");
+  if (!said.local_world && asked && said.world && *asked <= *said.world && said.local_rank.value_or(0) < *asked) {
+    said.local_world = asked;
+  }
+  require_pair(said);
   return said;
 }
 

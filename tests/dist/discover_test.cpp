@@ -76,6 +76,16 @@ TEST(Discover, EveryLauncherIsUnderstood) {
   add("srun --mpi=pmix", slurm_pmix, {}, 4, 5, 0, 1, Launcher::slurm, true, "gpu07:23257");
   add("srun with an address", kSlurmStep + Variables{{"MASTER_ADDR", "h"}, {"MASTER_PORT", "9"}}, {}, 4, 5, 0, 1,
       Launcher::slurm, false, "h:9");
+  // The allocation's number of ranks a host stays in the variables of a smaller step.
+  const Variables small_step =
+      kSlurmStep + Variables{{"SLURM_NTASKS", "16"}, {"SLURM_NTASKS_PER_NODE", "8"},     {"SLURM_STEP_NUM_TASKS", "1"},
+                             {"SLURM_PROCID", "0"},  {"SLURM_STEP_TASKS_PER_NODE", "1"}, {"SLURM_NODEID", "0"}};
+  add("srun -n 1 in a larger allocation", small_step, {}, 0, 1, 0, 1, Launcher::slurm, false, "gpu07:23257");
+  add("the same without the step's list", small_step + Variables{{"SLURM_STEP_TASKS_PER_NODE", ""}}, {}, 0, 1, 0, 1,
+      Launcher::slurm, false, "gpu07:23257");
+  add("more on this host than the allocation was asked for",
+      kSlurmStep + Variables{{"SLURM_NTASKS_PER_NODE", "1"}, {"SLURM_LOCALID", "1"}, {"SLURM_NODEID", "0"}}, {}, 4, 5,
+      1, 2, Launcher::slurm, false, "gpu07:23257");
   add("the batch script itself", kSlurmJob, {}, 0, 1, 0, 1, Launcher::none, false, ":0");
   add("the batch script, as newer versions number it", kSlurmJob + Variables{{"SLURM_STEP_ID", "4294967291"}}, {}, 0, 1,
       0, 1, Launcher::none, false, ":0");
