@@ -155,13 +155,13 @@ void Connection::fail_together(ExitCode code, const std::string& text) {
   throw SaidElsewhere(code, text);
 }
 
-bool Connection::say(const Error* error, const char* what) noexcept {
+bool Connection::say(ExitCode code, const char* what) noexcept {
   if (parted_ || ranks_.world == 1) return false;
-  if (error != nullptr && error->code() == ExitCode::peer) {
+  if (code == ExitCode::peer) {
     // An operation failed because another rank is gone: the control channel knows which, and ends this process with it.
     std::this_thread::sleep_for(std::chrono::seconds(2));
   }
-  return control_->say_why(what);
+  return control_->say_why(code, what);
 }
 
 void Connection::connect_gpus(Device device, const ConnectOptions& options) {

@@ -53,7 +53,7 @@ class Connection {
   [[noreturn]] void fail_together(ExitCode code, const std::string& text);
 
   // Runs the work of this rank to its end and parts from the others. An exception of this rank alone is said with rank,
-  // host and step, and ends all. Errors of fail_together() and of agree.h are those of all ranks.
+  // host and step, and ends all with its code. Errors of fail_together() and of agree.h are those of all ranks.
   template <class Work>
   auto run(Work&& work);
 
@@ -62,7 +62,7 @@ class Connection {
   void part();
   void connect_gpus(Device device, const ConnectOptions& options);
   // True when it is said, by this rank or rank 0.
-  bool say(const Error* error, const char* what) noexcept;
+  bool say(ExitCode code, const char* what) noexcept;
 
   Ranks ranks_;
   std::unique_ptr<Communicator> starter_;  // MPI, where the ranks met by it and compute by another
@@ -97,13 +97,13 @@ auto Connection::run(Work&& work) {
     part();
     throw;
   } catch (const Error& error) {
-    if (say(&error, error.what())) throw SaidElsewhere(error.code(), error.what());
+    if (say(error.code(), error.what())) throw SaidElsewhere(error.code(), error.what());
     throw;
   } catch (const std::bad_alloc&) {
-    if (say(nullptr, "out of memory")) throw SaidElsewhere(ExitCode::io, "out of memory");
+    if (say(ExitCode::io, "out of memory")) throw SaidElsewhere(ExitCode::io, "out of memory");
     throw;
   } catch (const std::exception& error) {
-    if (say(nullptr, error.what())) throw SaidElsewhere(ExitCode::internal, error.what());
+    if (say(ExitCode::internal, error.what())) throw SaidElsewhere(ExitCode::internal, error.what());
     throw;
   }
 }

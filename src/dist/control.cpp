@@ -53,6 +53,16 @@ Report read_report(Reader& body) {
   return report;
 }
 
+// Why a rank ends.
+std::string to_text(ExitCode code, std::string_view text) {
+  return Writer().number(static_cast<int>(code)).text(text.substr(0, 32768)).take();
+}
+
+ExitCode read_code(Reader& body) {
+  const int64_t code = body.number();
+  return code > 0 && code < 128 ? static_cast<ExitCode>(code) : ExitCode::peer;
+}
+
 std::string to_text(const std::vector<std::string>& texts) {
   Writer body;
   for (const std::string& text : texts) body.text(text);
@@ -129,12 +139,12 @@ class Control::Keeper {
     moves_.fetch_add(1, std::memory_order_release);
   }
 
-  bool say_why(std::string_view text) noexcept {
+  bool say_why(ExitCode code, std::string_view text) noexcept {
     if (ranks_.world == 1) return false;
     try {
       std::unique_lock lock(mutex_);
       if (over_) return true;
-      post(Kind::why, std::string(text.substr(0, 32768)));
+      post(Kind::why, to_text(code, text));
       return changed_.wait_for(lock, std::chrono::seconds(2), [&] { return said_; });
     } catch (...) {
       return false;  // out of memory: main says it
@@ -230,7 +240,7 @@ class Control::Keeper {
   void beat(double now) {
     const Report report = own_report(now);
     const double limit = watchdog_;
-    if (left_at_ > 0 && now > left_at_ + kUnwindSeconds) finish(7, {});
+    if (left_at_ > 0 && now > left_at_ + kUnwindSeconds) finish(left_code_, {});
     look_after_communicator(now);
     if (is_root()) {
       watch_.on_report(0, report, now);
@@ -267,7 +277,7 @@ class Control::Keeper {
       end_all(fmt::format("{} could not go on at {}: {}", name_rank(0, own_seat()), describe(own_report(now)), text),
               {}, true);
     } else {
-      send(links_[0], Kind::why, to_text(own_report(now)) + Writer().text(text).take());
+      send(links_[0], Kind::why, to_text(own_report(now)) + to_text(ExitCode::peer, text));
     }
   }
 
@@ -280,7 +290,7 @@ class Control::Keeper {
     for (Frame& frame : posted) {
       if (!is_root()) {
         std::string body = std::move(frame.body);
-        if (is(frame, Kind::why)) body = to_text(own_report(steady_seconds())) + Writer().text(body).take();
+        if (is(frame, Kind::why)) body = to_text(own_report(steady_seconds())) + body;
         links_[0].send(frame.kind, body);
         continue;
       }
@@ -288,7 +298,8 @@ class Control::Keeper {
       if (is(frame, Kind::goodbye)) on_goodbye(0);
       if (is(frame, Kind::why)) {
         watch_.on_report(0, own_report(steady_seconds()), steady_seconds());
-        on_why(0, frame.body);
+        Reader body(frame.body);
+        on_why(0, body);
       }
     }
   }
@@ -326,13 +337,11 @@ class Control::Keeper {
     } else if (is(frame, Kind::goodbye)) {
       on_goodbye(rank);
     } else if (is(frame, Kind::why)) {
-      const Report report = read_report(body);
-      const std::string text = body.text();
-      watch_.on_report(rank, report, now);
-      on_why(rank, text);
+      watch_.on_report(rank, read_report(body), now);
+      on_why(rank, body);
     } else if (is(frame, Kind::end)) {
       // Others found this process stopped and ended the run; they have said it.
-      finish(7, body.text());
+      finish(ExitCode::peer, body.text());
     }
   }
 
@@ -352,19 +361,21 @@ class Control::Keeper {
       changed_.notify_all();
     } else if (is(frame, Kind::end)) {
       const int64_t reason_of = body.number();
+      const ExitCode code = read_code(body);
       const std::string text = body.text();
       const int64_t count = body.number();
       std::vector<int> silent;
       for (int64_t i = 0; i < count && body.good(); ++i) silent.push_back(static_cast<int>(body.number()));
-      if (reason_of == ranks_.rank) return leave();
+      if (reason_of == ranks_.rank) return leave(code);
       kill_silent(silent);
-      finish(7, text);
+      finish(code, text);
     }
   }
 
   // This rank's own error is said: it ends itself, with its own exit code, and in good time.
-  void leave() {
+  void leave(ExitCode code) {
     left_at_ = steady_seconds();
+    left_code_ = code;
     const std::lock_guard lock(mutex_);
     said_ = over_ = true;
     changed_.notify_all();
@@ -400,10 +411,11 @@ class Control::Keeper {
     changed_.notify_all();
   }
 
-  void on_why(int rank, const std::string& text) {
+  void on_why(int rank, Reader& body) {
+    const ExitCode code = read_code(body);
     end_all(fmt::format("{} ended by an error at {}: {}", name_rank(rank, seats_[static_cast<size_t>(rank)]),
-                        describe(watch_.report(rank)), text),
-            {}, rank != 0, rank);
+                        describe(watch_.report(rank)), body.text()),
+            {}, rank != 0, rank, code);
   }
 
   void on_closure(int rank) {
@@ -424,12 +436,13 @@ class Control::Keeper {
         {}, true);
   }
 
-  // Rank 0 ends the run. `reason_of` ended by an error of its own, and is left to end itself.
-  void end_all(const std::string& text, const std::vector<int>& silent, bool finishes, int reason_of = -1) {
+  // Rank 0 ends the run. `reason_of` ended by an error of its own, which has this code, and is left to end itself.
+  void end_all(const std::string& text, const std::vector<int>& silent, bool finishes, int reason_of = -1,
+               ExitCode code = ExitCode::peer) {
     if (left_at_ > 0) return;
     write_line(text);
     Writer body;
-    body.number(reason_of).text(text).number(static_cast<int64_t>(silent.size()));
+    body.number(reason_of).number(static_cast<int>(code)).text(text).number(static_cast<int64_t>(silent.size()));
     for (const int rank : silent) body.number(rank);
     const std::string bytes = body.take();
     for (Link& link : links_) {
@@ -440,8 +453,8 @@ class Control::Keeper {
       if (link.open()) link.drain(std::max(0.0, until - steady_seconds()));
     }
     kill_silent(silent);
-    if (!finishes) return leave();
-    finish(7, text);
+    if (!finishes) return leave(code);
+    finish(code, text);
   }
 
   // Rank 0 is gone. The lowest living rank says so: each asks those below it.
@@ -514,7 +527,7 @@ class Control::Keeper {
     // Others answer for as long as somebody may ask, and do not end rank 0 before the speaker has seen it silent, too.
     if (past < kLingerSeconds && (root_silent_ || (speaks && ranks_.rank < ranks_.world - 1))) return;
     if (root_silent_) kill_silent({0});
-    finish(7, last_words_);
+    finish(ExitCode::peer, last_words_);
   }
 
   // Those of this host that cannot end themselves.
@@ -529,7 +542,7 @@ class Control::Keeper {
   const Seat& own_seat() const { return seats_[static_cast<size_t>(ranks_.rank)]; }
 
   // Ends the process. The hook and the log may wait for what the hanging thread holds, so they get a time and no more.
-  [[noreturn]] void finish(int code, const std::string& text) {
+  [[noreturn]] void finish(ExitCode code, const std::string& text) {
     std::function<void()> hook;
     if (std::unique_lock lock(mutex_, std::try_to_lock); lock) hook = on_end_;
     std::promise<void> done;
@@ -545,7 +558,7 @@ class Control::Keeper {
     } catch (const std::system_error&) {
       // No thread to be had: it ends without.
     }
-    ::_exit(code);
+    ::_exit(static_cast<int>(code));
   }
 
   const Ranks ranks_;
@@ -567,6 +580,7 @@ class Control::Keeper {
   double root_heard_;                              // when rank 0 last sent anything
   std::vector<std::deque<std::string>> gathered_;  // of rank 0: texts that came, by rank
   double left_at_ = 0;                             // this rank's own error was said; 0: it has none
+  ExitCode left_code_ = ExitCode::peer;            // its code
   double failed_at_ = 0;                           // the communicator; 0: it did not
   double orphaned_at_ = 0;                         // rank 0 is gone since; 0: it is there
   bool root_silent_ = false, said_last_words_ = false;
@@ -598,8 +612,8 @@ std::vector<std::string> Control::all_gather_text(std::string_view text) {
 void Control::progress(int64_t step, const char* phase) noexcept {
   keeper_->progress(step, phase);
 }
-bool Control::say_why(std::string_view text) noexcept {
-  return keeper_->say_why(text);
+bool Control::say_why(ExitCode code, std::string_view text) noexcept {
+  return keeper_->say_why(code, text);
 }
 void Control::say(const std::string& text) {
   write_line(text);

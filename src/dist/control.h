@@ -1,7 +1,7 @@
 // The control channel: texts between ranks beside the communicator, and a watch over who is alive and goes on.
 //
 // A thread of its own keeps the channel on each rank. It tells rank 0 every second how far this rank is, and ends the
-// process with exit code 7 when the run cannot go on:
+// process when the run cannot go on, with exit code 7, or where a rank said why with the code of its error:
 //   a rank dies      its connection closes without goodbye(): all end at once
 //   a rank hangs     the slowest rank made no progress() for longer than the watchdog's limit: all end within the limit
 //                    and a few seconds. Every rank counts by its own calls, so the limit must exceed the longest time
@@ -19,6 +19,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/error.h"
 #include "dist/rendezvous.h"
 
 namespace t6::dist {
@@ -49,10 +50,10 @@ class Control {
   // all ranks, by one thread. `phase` is a literal: it must live on, and reads as what is done there: "backward".
   void progress(int64_t step, const char* phase) noexcept;
 
-  // Before this rank alone ends by an error: has it said, with rank, host and step, and all others ended. True when it is
-  // said (throw SaidElsewhere then), false when this rank is the only one, or rank 0 is gone, and must say it itself.
-  // Errors that all ranks meet alike are no case for it: rank 0 says them, then all goodbye().
-  bool say_why(std::string_view text) noexcept;
+  // Before this rank alone ends by an error: has it said, with rank, host and step, and all others ended with its code. True
+  // when it is said (throw SaidElsewhere then), false when this rank is the only one, or rank 0 is gone, and must say it
+  // itself. Errors that all ranks meet alike are no case for it: rank 0 says them, then all goodbye().
+  bool say_why(ExitCode code, std::string_view text) noexcept;
 
   // Says an error as main would, now: on standard error and in the log's files.
   static void say(const std::string& text);

@@ -15,7 +15,7 @@
 namespace t6::dist {
 namespace {
 
-constexpr int64_t kProtocol = 1;
+constexpr int64_t kProtocol = 2;
 constexpr double kGreetingSeconds = 5;  // to say who one is
 constexpr size_t kMaxStrangers = 256;   // who are connected and have not said it yet
 

@@ -221,6 +221,21 @@ TEST_F(RunRankDeathHeavy, ControlWithoutAWatchdogAHangIsNotNoticed) {
   expect_no_process_left();
 }
 
+// R18 on several ranks: the data of one of them.
+TEST_F(RunRankDeathHeavy, AnErrorOfOneRankEndsAllWithItsCode) {
+  std::vector<uint32_t> ids = learnable_ids(2000, kVocabulary, 1);
+  ids[1200] = kVocabulary + 7;
+  write_file(folder() / "train_000001.bin", data::testing::bin16(ids));
+  const Outcome outcome = finish(start_ranks(3, "run", kEndless));
+  EXPECT_EQ(outcome.code, 3) << outcome.err;
+  const std::vector<std::string> said = messages(outcome.err);
+  ASSERT_EQ(said.size(), 1u) << outcome.err;
+  for (const char* part : {"ended by an error at step ", "train_000001.bin", "expected below the vocabulary 64"}) {
+    EXPECT_TRUE(contains(said.front(), part)) << outcome.err;
+  }
+  expect_no_process_left();
+}
+
 // ---- Bad launches: one message, exit 2 on all, within seconds.
 
 class RunBadLaunchHeavy : public RunRankDeathHeavy {
