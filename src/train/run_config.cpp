@@ -55,6 +55,8 @@ void RunConfig::check(config::Checks& checks) const {
                  "expected a number of windows above 0 under evaluation.sampling: random");
   checks.require(scores.tasks.empty() || scores.data, {"scores.tasks", "scores.data"},
                  "expected scores.data, the folder with the files of scores.tasks, got none");
+  checks.require(!scores.tasks.empty() || !scores.data, {"scores.data", "scores.tasks"},
+                 "expected scores.tasks, the tasks to score out of the folder scores.data, got none");
   checks.require(scores.tasks.empty() || data.tokenizer, {"scores.tasks", "data.tokenizer"},
                  "expected data.tokenizer, which encodes the text of scores.tasks, got none");
   for (size_t i = 0; i < scores.tasks.size(); ++i) {

@@ -162,6 +162,7 @@ TEST_F(TaskCommands, TrainingScoresAndKeepsItsBits) {
   EXPECT_EQ(read("resumed/metrics.jsonl"), read("straight/metrics.jsonl"));
 
   expect_refused(train("bad", {"scores.tasks=[piqa]"}), 2, "expected scores.data");
+  expect_refused(train("bad", {"scores.data=tasks"}), 2, "expected scores.tasks");
   expect_refused(train("bad", {"scores.tasks=[piq]", "scores.data=tasks"}), 2, "piq");
   expect_refused(train("bad", {"scores.tasks=[mmlu]", "scores.data=tasks"}), 3, "looked for mmlu.jsonl");
   write("tasks/sciq.jsonl", "{\"question\":5}\n");

@@ -276,9 +276,54 @@ Question lambada_row(const Row& row) {
   return question;
 }
 
-Question question_of(TaskName task, const Row& row) {
+// The key that a row of the ready form has and one of the data set has not, and the other way round.
+std::string_view ready_key(TaskName task) {
+  if (task == TaskName::winogrande) return "context_options";
+  return task == TaskName::lambada ? "continuation" : "query";
+}
+std::vector<std::string_view> own_keys(TaskName task) {
+  switch (task) {
+    case TaskName::arc_easy:
+    case TaskName::arc_challenge:
+      return {"question", "answerKey"};
+    case TaskName::boolq:
+      return {"passage", "question"};
+    case TaskName::hellaswag:
+      return {"ctx", "ctx_a", "endings"};
+    case TaskName::openbookqa:
+      return {"question_stem", "question", "answerKey"};
+    case TaskName::piqa:
+      return {"goal", "sol1"};
+    case TaskName::winogrande:
+      return {"sentence", "option1"};
+    case TaskName::sciq:
+      return {"question", "correct_answer"};
+    case TaskName::mmlu:
+      return {"question", "answer"};
+    case TaskName::lambada:
+      return {"text"};
+  }
+  return {};
+}
+
+// Whether the row is of the ready form. One of both forms may say two things.
+bool is_ready(TaskName task, const Row& row, bool logged) {
+  const std::string_view ready = ready_key(task);
+  if (!row.has(ready)) return false;
+  // The harness adds the ready form to its rows of hellaswag, and asks that.
+  if (logged && task == TaskName::hellaswag) return true;
+  for (const std::string_view own : own_keys(task)) {
+    if (!row.has(own)) continue;
+    row.bad("has both \"{}\" and \"{}\"; a row of {} has either {}, or {}", ready, own, name_of(task), forms_of(task),
+            ready_form_of(task));
+  }
+  return true;
+}
+
+Question question_of(TaskName task, const Row& row, bool logged) {
+  const bool ready = is_ready(task, row, logged);
   // The other two have forms of their own.
-  if (row.has("query") && task != TaskName::winogrande && task != TaskName::lambada) {
+  if (ready && task != TaskName::winogrande && task != TaskName::lambada) {
     const std::vector<std::string> choices = row.texts("choices");
     Question question = ready_made(task, row.words("query"), choices, row.index("gold", choices.size()));
     if (task == TaskName::mmlu) {
@@ -332,7 +377,8 @@ Question RowReader::read(std::string_view line, uint64_t number) {
     fail(ExitCode::data, "{}:{}: expected a JSON object, got {}", name_, number, describe(document));
   }
   // Logged samples of the harness hold the row of the data set.
-  return question_of(task_, Row(task_, name_, number, values).below("doc"));
+  const Row row(task_, name_, number, values);
+  return question_of(task_, row.below("doc"), row.has("doc"));
 }
 
 std::string printable(std::string_view text) {

@@ -78,6 +78,12 @@ TEST(TaskQuestions, HellaswagIsCleanedAsTheHarnessCleansIt) {
             (Prompt{"A man sits. he", " b"}));
   EXPECT_EQ(one(TaskName::hellaswag, R"({"query":"A  man","choices":["a","b"],"gold":0})").prompts[1],
             (Prompt{"A  man", " b"}));
+  // A logged sample, to which the harness added what it asked.
+  EXPECT_EQ(one(TaskName::hellaswag,
+                R"({"doc":{"activity_label":"x","ctx_a":"A man","ctx_b":"ă","endings":["a [b]","c"],"label":"0",)"
+                R"("query":"x: A man Ă","choices":["a ","c"],"gold":0}})")
+                .prompts[1],
+            (Prompt{"x: A man Ă", " c"}));
 }
 
 TEST(TaskQuestions, HellaswagOfSixLines) {
@@ -326,6 +332,22 @@ constexpr Bad kBad[] = {
     {TaskName::lambada, R"({"text":"ends in a space "})", "expected a word at the end"},
     {TaskName::lambada, R"({"context":"c","continuation":""})", "\"continuation\""},
     {TaskName::lambada, R"({"words":"a"})", "no key \"text\""},
+    // Of both forms at once.
+    {TaskName::arc_easy,
+     R"({"question":"q","choices":{"text":["a","b"],"label":["A","B"]},"answerKey":"A","query":"r","gold":1})",
+     "file.jsonl:1: has both \"query\" and \"question\"; a row of arc_easy has either question, choices"},
+    {TaskName::arc_challenge, R"({"query":"q","choices":["a","b"],"gold":0,"answerKey":"B"})", "\"answerKey\""},
+    {TaskName::boolq, R"({"passage":"p","question":"q","label":0,"query":"r","choices":["no","yes"],"gold":1})",
+     "has both \"query\" and \"passage\""},
+    {TaskName::hellaswag, R"({"query":"c","choices":["a","b"],"gold":0,"endings":["a","b"]})", "\"endings\""},
+    {TaskName::openbookqa, R"({"query":"c","choices":["a","b"],"gold":0,"question_stem":"q"})", "\"question_stem\""},
+    {TaskName::piqa, R"({"query":"c","choices":["a","b"],"gold":0,"goal":"q"})", "\"goal\""},
+    {TaskName::sciq, R"({"query":"c","choices":["a","b"],"gold":0,"correct_answer":"q"})", "\"correct_answer\""},
+    {TaskName::mmlu, R"({"query":"c","choices":["a","b","c","d"],"gold":0,"answer":1})", "\"answer\""},
+    {TaskName::winogrande, R"({"context_options":["a","b"],"continuation":"c","gold":1,"sentence":"a _ b"})",
+     "has both \"context_options\" and \"sentence\""},
+    {TaskName::lambada, R"({"context":"a","continuation":"b","text":"a c"})", "has both \"continuation\" and \"text\""},
+    {TaskName::piqa, R"({"doc":{"query":"c","choices":["a","b"],"gold":0,"goal":"q"}})", "has both"},
 };
 
 TEST(TaskQuestions, BadRowsAreRefusedByLineAndKey) {
