@@ -50,13 +50,16 @@ CheckpointPath find_checkpoints(const std::string& path) {
        path);
 }
 
-checkpoint::Loaded facts_of(const std::string& path) {
-  const CheckpointPath where = find_checkpoints(path);
-  const checkpoint::LoadOptions facts_only{.prefix = "none/"};
-  if (where.one) return checkpoint::load_one(where.path, {}, facts_only);
-  std::optional<checkpoint::Loaded> newest = checkpoint::load(where.path, {}, facts_only);
+checkpoint::Loaded load_from(const CheckpointPath& where, const checkpoint::State& state,
+                             const checkpoint::LoadOptions& options, const checkpoint::Peers& peers) {
+  if (where.one) return checkpoint::load_one(where.path, state, options, peers);
+  std::optional<checkpoint::Loaded> newest = checkpoint::load(where.path, state, options, peers);
   if (!newest) fail(ExitCode::checkpoint, "{} holds no checkpoint", where.path.string());
   return *newest;
+}
+
+checkpoint::Loaded facts_of(const std::string& path) {
+  return load_from(find_checkpoints(path), {}, {.prefix = "none/"});
 }
 
 void require_attention(const CheckpointPath& where, std::string_view kind) {

@@ -16,6 +16,11 @@ struct CheckpointPath {
 // Error(checkpoint) when `path` is none of the three; the message says what is there instead.
 CheckpointPath find_checkpoints(const std::string& path);
 
+// The newest intact checkpoint of `where`, or the one it is, into `state` as checkpoint::load does. Error(checkpoint) also
+// when there is none.
+checkpoint::Loaded load_from(const CheckpointPath& where, const checkpoint::State& state,
+                             const checkpoint::LoadOptions& options = {}, const checkpoint::Peers& peers = {});
+
 // What the newest intact checkpoint of `path`, or the one it names, says about itself; no tensor is read. Error(checkpoint)
 // also when there is none.
 checkpoint::Loaded facts_of(const std::string& path);

@@ -295,13 +295,8 @@ void Trainer::begin_with_weights() {
     require_attention(where, config_.model.kind_name());
   });
   const checkpoint::State state = model_state(model_.parameters());
-  const checkpoint::LoadOptions only_parameters{.prefix = "params/"};
   const checkpoint::Loaded loaded = dist::alike(*ranks_.communicator, [&] {
-    if (where.one) return checkpoint::load_one(where.path, state, only_parameters, peers_of(*ranks_.communicator));
-    std::optional<checkpoint::Loaded> newest =
-        checkpoint::load(where.path, state, only_parameters, peers_of(*ranks_.communicator));
-    if (!newest) fail(ExitCode::checkpoint, "train.weights: {} holds no checkpoint", where.path.string());
-    return *newest;
+    return load_from(where, state, {.prefix = "params/"}, peers_of(*ranks_.communicator));
   });
   model_.parameters().refresh_compute();
   facts_["weights"] = {{"path", loaded.path.string()}, {"step", loaded.step}};
