@@ -7,7 +7,7 @@
 #include <optional>
 
 #include "base/error.h"
-#include "checkpoint/strict_json.h"
+#include "base/strict_json.h"
 
 namespace t6::checkpoint {
 

@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 #include "base/format.h"
-#include "checkpoint/strict_json.h"
+#include "base/strict_json.h"
 #include "model/counts.h"
 
 namespace t6::checkpoint {
@@ -125,8 +125,8 @@ std::string how_to_load(const CardFacts& facts) {
 }  // namespace
 
 json parse_run_json(std::string_view text, const std::string& where) {
-  const json run =
-      parse_strict_json(text, where, {.depth = 3, .values = 200, .token_bytes = 1024, .bytes = size_t{64} << 10});
+  const json run = parse_strict_json(text, where, ExitCode::checkpoint,
+                                     {.depth = 3, .values = 200, .token_bytes = 1024, .bytes = size_t{64} << 10});
   if (!run.is_object()) fail(ExitCode::checkpoint, "{}: expected an object", where);
   for (const auto& [name, value] : run.items()) check_value(value, name, false, where);
   return run;

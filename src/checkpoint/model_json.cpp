@@ -4,8 +4,8 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/strict_json.h"
 #include "checkpoint/json_fields.h"
-#include "checkpoint/strict_json.h"
 
 namespace t6::checkpoint {
 namespace {
@@ -318,7 +318,7 @@ std::string model_json(const ModelConfig& config, ModelFormat format, StoredType
 }
 
 ModelJson parse_model_json(std::string_view text, const std::string& where, const std::set<std::string>& names) {
-  const json root = parse_strict_json(text, where);
+  const json root = parse_strict_json(text, where, ExitCode::checkpoint);
   if (!root.is_object()) fail(ExitCode::checkpoint, "{}: expected an object", where);
   const ModelFormat format = format_of(root, where);
   Draft draft;

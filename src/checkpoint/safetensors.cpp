@@ -8,8 +8,8 @@
 #include <span>
 
 #include "base/error.h"
+#include "base/strict_json.h"
 #include "checkpoint/foreign_file.h"
-#include "checkpoint/strict_json.h"
 
 namespace t6::checkpoint {
 namespace {
@@ -36,7 +36,7 @@ class HeaderParser {
   HeaderParser(uint64_t data_bytes, const std::string& where) : data_bytes_(data_bytes), where_(where) {}
 
   std::vector<StoredTensor> parse(std::string_view text) const {
-    const json header = parse_strict_json(text, where_, kHeaderLimits);
+    const json header = parse_strict_json(text, where_, ExitCode::checkpoint, kHeaderLimits);
     if (!header.is_object()) bad("expected the header to be an object");
     std::vector<StoredTensor> tensors;
     for (const auto& [name, value] : header.items()) {

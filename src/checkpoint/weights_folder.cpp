@@ -4,9 +4,9 @@
 
 #include "base/error.h"
 #include "base/io.h"
+#include "base/strict_json.h"
 #include "checkpoint/foreign_file.h"
 #include "checkpoint/manifest.h"
-#include "checkpoint/strict_json.h"
 
 namespace t6::checkpoint {
 namespace {
@@ -71,7 +71,7 @@ bool is_export_weights(std::string_view name) {
 }
 
 std::map<std::string, std::string> parse_weights_index(std::string_view text, const std::string& where) {
-  const json index = parse_strict_json(text, where, {.depth = 8, .bytes = kMaxIndexBytes});
+  const json index = parse_strict_json(text, where, ExitCode::checkpoint, {.depth = 8, .bytes = kMaxIndexBytes});
   if (!index.is_object()) fail(ExitCode::checkpoint, "{}: expected an object", where);
   const auto map = index.find("weight_map");
   if (map == index.end() || !map->is_object() || map->empty()) {

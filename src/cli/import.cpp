@@ -5,6 +5,7 @@
 #include "base/format.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "checkpoint/foreign_file.h"
 #include "checkpoint/output_folder.h"
 #include "cli/command.h"
 #include "cli/output.h"
@@ -34,6 +35,7 @@ std::optional<data::Tokenizer> read_tokenizer(const fs::path& folder, int64_t ro
     std::error_code ignored;
     if (!fs::exists(path, ignored)) continue;
     try {
+      checkpoint::require_plain_file(path, data::Tokenizer::kMaxFileBytes);
       data::Tokenizer tokenizer = data::Tokenizer::load(path);
       if (static_cast<int64_t>(tokenizer.vocab_size()) <= rows) return tokenizer;
       log::warn("imported without its tokenizer: {} has {} ids, the embedding {} rows", path.string(),

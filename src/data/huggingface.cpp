@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/io.h"
+#include "base/strict_json.h"
 #include "base/utf8.h"
 #include "data/bpe_merge.h"
 #include "data/byte_words.h"
@@ -21,6 +22,20 @@ constexpr std::string_view kGpt2Pattern =
     R"('(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s)";
 constexpr std::string_view kGpt2PatternOfTheLibrary =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+
+// The start of a word for a message: the letters that stand for bytes as they are, all else escaped.
+std::string shown_word(std::string_view word) {
+  std::string letters = "\"";
+  for (std::string_view rest = word; !rest.empty();) {
+    const utf8::Char c = utf8::first(rest);
+    const bool letter = c.bytes > 0 && c.code_point < kByteOfCharacter.size() && kByteOfCharacter[c.code_point] >= 0;
+    if (!letter) return shown(json(std::string(word.substr(0, 40))), 60);
+    if (letters.size() > 40) return letters + "...\"";
+    letters += rest.substr(0, static_cast<size_t>(c.bytes));
+    rest.remove_prefix(static_cast<size_t>(c.bytes));
+  }
+  return letters + "\"";
+}
 
 // What both forms hold.
 struct Source {
@@ -41,16 +56,22 @@ std::string bytes_of(const Source& source, std::string_view word) {
   for (std::string_view rest = word; !rest.empty();) {
     const utf8::Char c = utf8::first(rest);
     const int byte = c.bytes > 0 && c.code_point < kByteOfCharacter.size() ? kByteOfCharacter[c.code_point] : -1;
-    if (byte < 0) source.bad("the token \"{}\" has a character that stands for no byte", word.substr(0, 40));
+    if (byte < 0) source.bad("the token {} has a character that stands for no byte", shown_word(word));
     bytes.push_back(static_cast<char>(byte));
     rest.remove_prefix(static_cast<size_t>(c.bytes));
   }
   return bytes;
 }
 
+// More values than a vocabulary and its merges have in that many bytes. A merge may be two tokens of escapes.
+constexpr JsonLimits kLimits{.depth = 16,
+                             .values = 1'000'000,
+                             .token_bytes = 2 * 6 * Tokenizer::kMaxTokenBytes,
+                             .bytes = Tokenizer::kMaxFileBytes};
+
 json parse_json(std::string_view text, const std::string& name) {
-  json document = json::parse(text, nullptr, false);
-  if (document.is_discarded() || !document.is_object()) {
+  json document = parse_strict_json(text, name, ExitCode::data, kLimits);
+  if (!document.is_object()) {
     fail(ExitCode::data, "{}: expected a tokenizer.json or vocab.json, got text that is not a JSON object", name);
   }
   return document;
@@ -63,8 +84,8 @@ void take_vocabulary(Source& source, const json& vocabulary) {
   std::vector<bool> taken(vocabulary.size());
   for (const auto& [word, id] : vocabulary.items()) {
     if (!id.is_number_unsigned() || id.get<uint64_t>() >= taken.size() || taken[id.get<size_t>()]) {
-      source.bad("token \"{}\" has the id {}; the {} tokens must have the ids 0 to {}, each once", word.substr(0, 40),
-                 id.dump().substr(0, 40), taken.size(), taken.size() - 1);
+      source.bad("token {} has the id {}; the {} tokens must have the ids 0 to {}, each once", shown_word(word),
+                 shown(id, 40), taken.size(), taken.size() - 1);
     }
     taken[id.get<size_t>()] = true;
     source.words[id.get<size_t>()] = word;
@@ -95,29 +116,33 @@ Tokenizer build(const Source& source) {
     const std::string left = bytes_of(source, left_word), right = bytes_of(source, right_word);
     const uint32_t id = tokenizer.find(left + right);
     if (id == Tokenizer::kNone || left.empty() || right.empty()) {
-      source.bad("merge {}, \"{} {}\", makes no token of the vocabulary", i + 1, left_word.substr(0, 40),
-                 right_word.substr(0, 40));
+      source.bad("merge {}, {} and {}, makes no token of the vocabulary", i + 1, shown_word(left_word),
+                 shown_word(right_word));
     }
     if (id <= previous) {
-      source.bad("merge {}, \"{} {}\", makes the token {}, after one that makes {}: ids must rise with the merges",
-                 i + 1, left_word.substr(0, 40), right_word.substr(0, 40), id, previous);
+      source.bad("merge {}, {} and {}, makes the token {}, after one that makes {}: ids must rise with the merges",
+                 i + 1, shown_word(left_word), shown_word(right_word), id, previous);
     }
     previous = id;
     const std::vector<std::string_view> parts = parts_before_merge(tokenizer, tokens[id], id);
     if (parts.size() != 2 || parts[0] != left) {
-      source.bad("merge {}, \"{} {}\", is not how earlier merges leave that token", i + 1, left_word.substr(0, 40),
-                 right_word.substr(0, 40));
+      source.bad("merge {}, {} and {}, is not how earlier merges leave that token", i + 1, shown_word(left_word),
+                 shown_word(right_word));
     }
   }
   return tokenizer;
 }
 
+void add_merge(Source& source, std::string left, std::string right) {
+  if (source.merges.size() == source.words.size()) source.bad("it has more merges than tokens");
+  source.merges.emplace_back(std::move(left), std::move(right));
+}
 void add_merge(Source& source, std::string_view line) {
   const size_t space = line.find(' ');
   if (space == std::string_view::npos || line.find(' ', space + 1) != std::string_view::npos) {
-    source.bad("merge {} is \"{}\"", source.merges.size() + 1, line.substr(0, 40));
+    source.bad("merge {} is {}", source.merges.size() + 1, shown(json(std::string(line.substr(0, 40)))));
   }
-  source.merges.emplace_back(line.substr(0, space), line.substr(space + 1));
+  add_merge(source, std::string(line.substr(0, space)), std::string(line.substr(space + 1)));
 }
 
 // Absent and null are the same.
@@ -170,7 +195,7 @@ Tokenizer parse_tokenizer_json(std::string_view text, const std::string& name) {
   const json& model = member(document, "model");
   if (!model.is_object()) source.bad("it has no model");
   const json& type = member(model, "type");
-  if (!type.is_null() && type != "BPE") source.bad("its model is {}", type.dump().substr(0, 40));
+  if (!type.is_null() && type != "BPE") source.bad("its model is {}", shown(type, 40));
   if (!is_off(member(document, "normalizer"))) source.bad("it changes the text before splitting it (normalizer)");
   check_pieces(source, member(document, "pre_tokenizer"));
   const json& post = member(document, "post_processor");
@@ -187,7 +212,7 @@ Tokenizer parse_tokenizer_json(std::string_view text, const std::string& name) {
     const json &content = member(token, "content"), &id = member(token, "id");
     if (!content.is_string() || !id.is_number_unsigned()) source.bad("an added token is without content or id");
     if (content != Tokenizer::kEndOfText) {
-      source.bad("it has the added token {} (only {} is known)", content.dump().substr(0, 40), Tokenizer::kEndOfText);
+      source.bad("it has the added token {} (only {} is known)", shown(content, 40), Tokenizer::kEndOfText);
     }
     if (source.end_of_text && *source.end_of_text != id.get<uint64_t>()) {
       source.bad("{} has two ids", Tokenizer::kEndOfText);
@@ -200,9 +225,9 @@ Tokenizer parse_tokenizer_json(std::string_view text, const std::string& name) {
     if (merge.is_string()) {
       add_merge(source, merge.get_ref<const std::string&>());
     } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
-      source.merges.emplace_back(merge[0], merge[1]);
+      add_merge(source, merge[0].get<std::string>(), merge[1].get<std::string>());
     } else {
-      source.bad("merge {} is {}", source.merges.size() + 1, merge.dump().substr(0, 40));
+      source.bad("merge {} is {}", source.merges.size() + 1, shown(merge, 40));
     }
   }
   return build(source);
@@ -233,9 +258,9 @@ Tokenizer read_huggingface(std::string_view text, const std::filesystem::path& p
   }
   const std::filesystem::path beside = path.parent_path() / merges;
   std::error_code error;
-  if (!std::filesystem::exists(beside, error)) {
-    fail(ExitCode::data, "{}: expected its merges in {}, which is not there; a tokenizer.json holds both",
-         path.string(), beside.string());
+  if (!std::filesystem::is_regular_file(beside, error)) {
+    fail(ExitCode::data, "{}: expected its merges in {}, which is no file; a tokenizer.json holds both", path.string(),
+         beside.string());
   }
   return parse_vocab_and_merges(text, io::read_text(beside, Tokenizer::kMaxFileBytes),
                                 path.string() + " and " + merges);

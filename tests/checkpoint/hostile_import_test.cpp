@@ -112,6 +112,7 @@ TEST_F(HostileImport, SafetensorsThatBreakARule) {
   header(two("[0,4]", "[4,8]", std::string(5000, 'n')), "string of more than");
   header(std::string(60, '['), "nested deeper");
   header("{\"a\":\"\xff\"}", "not valid JSON");
+  header(tensor("\"F32\"", "[2]", "[0,8]") + std::string(1, '\0') + "and more", "holds a zero byte");
   std::string many = "{\"a\":[0";
   for (int i = 0; i < 500'000; ++i) many += ",0";
   header(many + "]}", "more than 400000 values");

@@ -1,5 +1,6 @@
 // t6 export and t6 import as a user runs them: another program's folder and back, and training that begins with it.
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <nlohmann/json.hpp>
 
@@ -96,6 +97,28 @@ TEST_F(ExportCommands, AModelGoesOutAndComesBack) {
   expect_refused({"export", "run", "--out", "x", "--format", "official"}, 2, "--approximate");
   expect_ok({"export", "run", "--out", "official", "--format", "official", "--approximate", "--dtype", "bf16"});
   expect_ok({"import", "official", "--out", "runs/official"});
+}
+
+// A pipe in the place of a file, which nobody will write to.
+TEST_F(ExportCommands, AnImportWaitsForNoPipe) {
+  train("mha");
+  expect_ok({"export", "run", "--out", "hf"});
+  const auto pipe_for = [&](const char* file) {
+    const std::filesystem::path path = folder() / "hf" / file;
+    std::filesystem::remove(path);
+    ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  };
+  pipe_for("tokenizer.json");
+  EXPECT_TRUE(contains(expect_ok({"import", "hf", "--out", "a"}).err, "without its tokenizer: hf/tokenizer.json"));
+  std::filesystem::remove(folder() / "hf/tokenizer.json");
+  pipe_for("merges.txt");
+  EXPECT_TRUE(contains(expect_ok({"import", "hf", "--out", "b"}).err, "hf/merges.txt, which is no file"));
+  pipe_for("run.json");
+  expect_refused({"import", "hf", "--out", "c"}, 4, "hf/run.json: is no file");
+  pipe_for("config.json");
+  expect_refused({"import", "hf", "--out", "c"}, 4, "hf/config.json: is no file");
+  pipe_for("model.safetensors");
+  expect_refused({"import", "hf", "--out", "c"}, 4, "hf/model.safetensors: is no file");
 }
 
 TEST_F(ExportCommands, ARunWhoseTokenizerCannotBeExportedGoesOutWithoutIt) {

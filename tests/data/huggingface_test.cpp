@@ -1,6 +1,7 @@
 #include "data/huggingface.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <map>
 #include <nlohmann/json.hpp>
@@ -220,7 +221,7 @@ TEST(HuggingFace, OthersAreRefusedWithTheReason) {
       {[](json& d) { d["model"].erase("merges"); }, "no list of merges"},
       {[](json& d) { d["model"]["merges"].erase(0); }, "2 merges for 3 tokens"},
       {[](json& d) { d["model"]["merges"][1] = "th a"; }, "makes no token"},
-      {[](json& d) { d["model"]["merges"][1] = "t he"; }, "merge 2, \"t he\", is not how"},
+      {[](json& d) { d["model"]["merges"][1] = "t he"; }, "merge 2, \"t\" and \"he\", is not how"},
       {[](json& d) { d["model"]["merges"][1] = "the"; }, "merge 2 is \"the\""},
       {[](json& d) { d["model"]["merges"][1] = 5; }, "merge 2 is 5"},
       {[](json& d) {
@@ -247,18 +248,52 @@ TEST(HuggingFace, FilesThatAreNone) {
     EXPECT_TRUE(contains(error.what(), reason) && contains(error.what(), name)) << error.what();
   };
   const std::string text = small_files().document().dump();
-  refused("a.json", text.substr(0, text.size() / 2), "not a JSON object");
-  refused("a.json", "{\"\xFF\": 1}", "not a JSON object");
-  refused("a.json", "{", "not a JSON object");
-  refused("a.json", std::string(1'000'000, '{'), "not a JSON object");
-  refused("a.json", fmt::format("{{{}", std::string(1'000'000, '[')), "not a JSON object");
-  refused("vocab.json", small_files().vocab.dump(), "merges.txt, which is not there");
+  refused("a.json", text.substr(0, text.size() / 2), "not valid JSON");
+  refused("a.json", "{\"\xFF\": 1}", "not valid JSON");
+  refused("a.json", "{", "not valid JSON");
+  refused("a.json", std::string(1'000'000, '{'), "nested deeper than 16");
+  refused("a.json", fmt::format("{{{}", std::string(1'000'000, '[')), "nested deeper than 16");
+  refused("vocab.json", small_files().vocab.dump(), "merges.txt, which is no file");
+  ASSERT_EQ(::mkfifo((folder / "merges.txt").c_str(), 0600), 0);
+  refused("vocab.json", small_files().vocab.dump(), "merges.txt, which is no file");
+  std::filesystem::remove(folder / "merges.txt");
   refused("merges.txt", small_files().merges_text(), "name the vocab.json");
   write_file(folder / "merges.txt", "#version: 0.2\nt h\nth e\nĠ the x\n");
   refused("vocab.json", small_files().vocab.dump(), "merge 3");
   write_file(folder / "merges.txt", small_files().merges_text());
   EXPECT_EQ(Tokenizer::load(folder / "vocab.json").vocab_size(), 260u);
   refused("vocab.json", "{}", "no object of tokens");
+}
+
+// Well-formed, and costly or misleading all the same.
+TEST(HuggingFace, HostileFilesAreRefusedBeforeTheyCost) {
+  const auto refused = [&](const std::string& vocab, const std::string& merges, const char* reason) {
+    const Error error = error_of([&] { parse_vocab_and_merges(vocab, merges, "vocab.json"); });
+    EXPECT_EQ(error.code(), ExitCode::data);
+    const std::string message = error.what();
+    EXPECT_TRUE(contains(message, reason)) << message;
+    EXPECT_LT(message.size(), 300u) << message;
+    for (const char c : message) EXPECT_TRUE(c >= ' ' && c <= '~') << int{c} << " in: " << message;
+  };
+  // Deep enough to end a program that walks it by recursion.
+  refused("{\"a\":" + std::string(1'000'000, '[') + std::string(1'000'000, ']') + "}", "", "nested deeper than 16");
+  std::string many = "{\"a\":[0";
+  for (int i = 0; i < 1'000'000; ++i) many += ",0";
+  refused(many + "]}", "", "more than 1000000 values");
+  refused(fmt::format("{{\"{}\":0}}", std::string(20'000, 'a')), "", "a string of more than");
+  refused(R"({"a":0,"b":1,"\u0061":0})", "", "key \"a\" comes twice");
+  const std::string vocab = small_files().vocab.dump();
+  std::string merges;
+  for (int i = 0; i < 300; ++i) merges += "t h\n";
+  refused(vocab, merges, "more merges than tokens");
+  // What a terminal could take for a command: ESC, and CSI as one character.
+  for (const char* word : {"\\u001b[2J", "\\u009b2J", "\xc2\x9b", "\x7f", "\xe2\x80\xae"}) {
+    refused(fmt::format("{{\"{}\":5}}", word), "", "has the id 5");
+    refused(fmt::format("{{\"a\":\"{}\"}}", word), "", "has the id");
+    refused(fmt::format("{{\"{}\":0}}", word), "", "stands for no byte");
+  }
+  for (const char* line : {"\x1b[2J", "\xc2\x9b b c", "\xff"}) refused(vocab, line, "merge 1 is");
+  refused(vocab, "\x1b[2J t\nth e\nt h\n", "stands for no byte");
 }
 
 }  // namespace

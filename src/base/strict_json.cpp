@@ -1,26 +1,24 @@
-#include "checkpoint/strict_json.h"
+#include "base/strict_json.h"
 
 #include <set>
 #include <vector>
 
-#include "base/error.h"
-
-namespace t6::checkpoint {
+namespace t6 {
 namespace {
 
 using nlohmann::json;
 
 // One pass over the characters, that knows strings from the rest and nothing more: the parser behind it then meets no
 // deeper nesting, no longer token and no more values than these.
-void check_limits(std::string_view text, const std::string& where, const JsonLimits& limits) {
-  if (text.size() > limits.bytes) fail(ExitCode::checkpoint, "{}: larger than {} bytes", where, limits.bytes);
+void check_limits(std::string_view text, const std::string& where, ExitCode code, const JsonLimits& limits) {
+  if (text.size() > limits.bytes) fail(code, "{}: larger than {} bytes", where, limits.bytes);
   int depth = 0;
   size_t values = 1, token = 0;
   bool in_string = false, escaped = false;
   for (const char c : text) {
     if (in_string) {
       if (++token > limits.token_bytes) {
-        fail(ExitCode::checkpoint, "{}: holds a string of more than {} bytes", where, limits.token_bytes);
+        fail(code, "{}: holds a string of more than {} bytes", where, limits.token_bytes);
       }
       in_string = escaped || c != '"';
       escaped = !escaped && c == '\\';
@@ -35,7 +33,7 @@ void check_limits(std::string_view text, const std::string& where, const JsonLim
       case '[':
         token = 0;
         ++values;
-        if (++depth > limits.depth) fail(ExitCode::checkpoint, "{}: nested deeper than {}", where, limits.depth);
+        if (++depth > limits.depth) fail(code, "{}: nested deeper than {}", where, limits.depth);
         break;
       case '}':
       case ']':
@@ -44,7 +42,7 @@ void check_limits(std::string_view text, const std::string& where, const JsonLim
         break;
       case ',':
         token = 0;
-        if (++values > limits.values) fail(ExitCode::checkpoint, "{}: more than {} values", where, limits.values);
+        if (++values > limits.values) fail(code, "{}: more than {} values", where, limits.values);
         break;
       case ':':
       case ' ':
@@ -53,9 +51,11 @@ void check_limits(std::string_view text, const std::string& where, const JsonLim
       case '\t':
         token = 0;
         break;
+      case '\0':  // where the parser would take the text to end
+        fail(code, "{}: not valid JSON: holds a zero byte", where);
       default:
         if (++token > limits.token_bytes) {
-          fail(ExitCode::checkpoint, "{}: holds a number of more than {} digits", where, limits.token_bytes);
+          fail(code, "{}: holds a number of more than {} digits", where, limits.token_bytes);
         }
     }
   }
@@ -77,21 +77,21 @@ std::string printable(std::string_view message) {
 
 }  // namespace
 
-json parse_strict_json(std::string_view text, const std::string& where, const JsonLimits& limits) {
-  check_limits(text, where, limits);
+json parse_strict_json(std::string_view text, const std::string& where, ExitCode code, const JsonLimits& limits) {
+  check_limits(text, where, code, limits);
   std::vector<std::set<std::string>> keys;  // of the objects that are open
   const auto watch = [&](int, json::parse_event_t event, json& value) {
     if (event == json::parse_event_t::object_start) keys.emplace_back();
     if (event == json::parse_event_t::object_end) keys.pop_back();
     if (event == json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second) {
-      fail(ExitCode::checkpoint, "{}: key {} comes twice", where, shown(value));
+      fail(code, "{}: key {} comes twice", where, shown(value));
     }
     return true;
   };
   try {
     return json::parse(text.begin(), text.end(), watch);
   } catch (const json::exception& error) {
-    fail(ExitCode::checkpoint, "{}: not valid JSON: {}", where, printable(error.what()));
+    fail(code, "{}: not valid JSON: {}", where, printable(error.what()));
   }
 }
 
@@ -100,4 +100,4 @@ std::string shown(const json& value, size_t most) {
   return text.size() <= most ? text : text.substr(0, most) + "...";
 }
 
-}  // namespace t6::checkpoint
+}  // namespace t6

@@ -6,7 +6,9 @@
 #include <string>
 #include <string_view>
 
-namespace t6::checkpoint {
+#include "base/error.h"
+
+namespace t6 {
 
 struct JsonLimits {
   int depth = 16;
@@ -15,10 +17,11 @@ struct JsonLimits {
   size_t bytes = size_t{1} << 20;  // of the whole text
 };
 
-// The value of `text`: well-formed, within the limits, no key twice in one object. Error(checkpoint) "<where>: <reason>".
-nlohmann::json parse_strict_json(std::string_view text, const std::string& where, const JsonLimits& limits = {});
+// The value of `text`: well-formed, within the limits, no key twice in one object. Error(code) "<where>: <reason>".
+nlohmann::json parse_strict_json(std::string_view text, const std::string& where, ExitCode code,
+                                 const JsonLimits& limits = {});
 
 // A value for a message: its JSON in printable ASCII, at most `most` characters of it.
 std::string shown(const nlohmann::json& value, size_t most = 60);
 
-}  // namespace t6::checkpoint
+}  // namespace t6
