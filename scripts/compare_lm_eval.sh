@@ -2,12 +2,15 @@
 # Scores of one model by t6 and by lm-evaluation-harness, on the same items, in one table; fails where they differ by
 # more than 0.1 points.
 #
-#   scripts/compare_lm_eval.sh --data DIR [--run RUN] [--tasks arc_easy,piqa,...] [--limit N] [--t6 PROGRAM]
+#   scripts/compare_lm_eval.sh --data DIR [--run RUN] [--tasks arc_easy,piqa,...] [--limit N] [--shots N] [--t6 PROGRAM]
 #
-#   --data DIR    JSONL files: arc_easy, arc_challenge, openbookqa, piqa, winogrande, lambada (docs/scores.md)
-#   --run RUN     what is scored, after t6 export; without it a small one that is made for it
-#   --tasks       arc_easy,openbookqa,piqa,winogrande,lambada without it
+#   --data DIR    files of the tasks, .jsonl or hellaswag_val_full.txt (docs/scores.md); sciq and mmlu are made of ARC's
+#                 questions where they are not there
+#   --run RUN     what is scored, after t6 export; without it a small one that is made for it and has seen the answers
+#   --steps N     that it is trained for (default 300)
+#   --tasks       all that t6 has without it
 #   --limit N     the first N items of each task (default 200)
+#   --shots N     examples before each question (default 0), the same for both
 #
 # The harness asks by its own task definitions; only where the items come from is replaced. It comes from PyPI into
 # build/interop/lm_eval, beside the libraries of scripts/interop.sh.
@@ -20,8 +23,8 @@ while [ $# -gt 0 ]; do
     --data) data=$(realpath "${2:?"--data needs a folder"}"); shift ;;
     --run) more+=(--run "${2:?"--run needs a run folder"}"); shift ;;
     --t6) t6=${2:?"--t6 needs a program"}; shift ;;
-    --tasks | --limit) more+=("$1" "${2:?"$1 needs a value"}"); shift ;;
-    -h | --help) sed -n '2,13{s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
+    --tasks | --limit | --shots | --steps) more+=("$1" "${2:?"$1 needs a value"}"); shift ;;
+    -h | --help) sed -n '2,16{s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
     *) echo "compare_lm_eval: unknown option $1; see --help" >&2; exit 2 ;;
   esac
   shift
