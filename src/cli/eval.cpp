@@ -61,19 +61,19 @@ void eval_loss(const EvalOptions& options, const LoadedModel& loaded, dist::Conn
 
 int run(const EvalOptions& options) {
   const dist::Found found = dist::discover(options.ranks);
-  const int gpu = gpu::count() > 0 ? dist::choose_gpu(found.ranks, gpu::count()) : 0;
-  const Device device = train::choose_device(options.device, "--device cuda", gpu);
+  const train::RankDevice chosen = train::choose_rank_device(options.device, "--device cuda", found.ranks);
   dist::ConnectOptions how;
+  how.problem = chosen.problem;
   if (found.ranks.world > 1) how.control.watchdog = kWatchdog;
   if (found.ranks.rank > 0) log::leave_the_word();
-  dist::Connection ranks = dist::connect(found, device, how);
+  dist::Connection ranks = dist::connect(found, chosen.device, how);
   ranks.run([&] {
     // Scores come out of the same products each time.
     if (options.tasks) train::set_determinism(Determinism::strict);
     LoadedModel loaded;
     dist::agree(ranks.communicator(), [&] {
       if (options.tasks) check_tasks(options);
-      loaded = load_model(options.run, options.precision, options.device, gpu);
+      loaded = load_model(options.run, options.precision, options.device, chosen.gpu);
     });
     options.tasks ? eval_tasks(options, loaded, ranks) : eval_loss(options, loaded, ranks);
   });

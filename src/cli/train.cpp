@@ -220,10 +220,11 @@ int run(const Options& options) {
   }
   // A reader of our output that goes away ends no training.
   std::signal(SIGPIPE, SIG_IGN);
-  const int gpu = gpu::count() > 0 ? dist::choose_gpu(found.ranks, gpu::count()) : 0;
-  const Device device = train::choose_device(config.run.device, "run.device: cuda", gpu);
-  dist::Connection ranks = dist::connect(found, device, connect_options(config, found.ranks));
-  return ranks.run([&] { return train_rank(options, config, ranks, gpu); });
+  const train::RankDevice chosen = train::choose_rank_device(config.run.device, "run.device: cuda", found.ranks);
+  dist::ConnectOptions how = connect_options(config, found.ranks);
+  how.problem = chosen.problem;
+  dist::Connection ranks = dist::connect(found, chosen.device, how);
+  return ranks.run([&] { return train_rank(options, config, ranks, chosen.gpu); });
 }
 
 }  // namespace

@@ -202,10 +202,10 @@ void Connection::connect_gpus(Device device, const ConnectOptions& options) {
 int choose_gpu(const Ranks& ranks, int visible) {
   if (visible == 1 || ranks.world == 1) return 0;  // of its own, or there are too many ranks: require_distinct_gpus()
   if (ranks.local_rank < visible) return ranks.local_rank;
-  fail(ExitCode::usage,
-       "rank {} is number {} of its host, {}, where {} GPUs can be used (counting from 0): start at most "
-       "{} ranks a host",
-       ranks.rank, ranks.local_rank, host_name(), visible, visible);
+  fail(
+      ExitCode::usage,
+      "as local rank {}, counted from 0, it has no GPU of its own: {} can be used on {}; start at most {} ranks a host",
+      ranks.local_rank, visible, host_name(), visible);
 }
 
 Connection connect(const Found& found, Device device, const ConnectOptions& options) {
@@ -213,6 +213,7 @@ Connection connect(const Found& found, Device device, const ConnectOptions& opti
   const Ranks& ranks = found.ranks;
   connection.ranks_ = ranks;
   if (ranks.world == 1) {
+    if (!options.problem.empty()) fail(ExitCode::usage, "{}", options.problem);
     connection.communicator_ = single();
     connection.control_ = std::make_unique<Control>(ranks, meet({.ranks = ranks}), options.control);
     return connection;
@@ -244,7 +245,7 @@ Connection connect(const Found& found, Device device, const ConnectOptions& opti
   std::unique_ptr<Communicator> starter;
   if (by_mpi) {
     // Where NCCL is missing it is what the GPUs talk by.
-    starter = mpi(ranks, device);
+    starter = mpi(ranks, options.problem.empty() ? device : kCpu);
     meeting = meet_by_mpi(*starter, options, listener);
   } else if (found.address.host.empty()) {
     fail_on_all(ranks,
@@ -260,6 +261,9 @@ Connection connect(const Found& found, Device device, const ConnectOptions& opti
           return seat.host == own.host && seat.space == own.space;
         }));
   }
+  connection.require_no_problem(options.problem);
+  connection.require_same("kind of device", device.is_cpu() ? "the CPU" : "a GPU",
+                          "give every rank a GPU, or choose the CPU for all");
   connection.starter_ = std::move(starter);
   if (wants_mpi) {
     connection.communicator_ = std::move(connection.starter_);

@@ -26,6 +26,7 @@ struct ConnectOptions {
   bool repeatable = false;  // sums in the same order each time: NCCL leaves switches out
   double timeout = 60;      // seconds until ranks that do not come are given up
   ControlOptions control;
+  std::string problem;  // what keeps this rank from beginning, such as no GPU: rank 0 says it once all have met
 };
 
 class Connection {
@@ -72,8 +73,8 @@ class Connection {
 };
 
 // Connects the ranks that discover() found, for tensors on `device`. Error(usage) when they cannot compute together:
-// ranks on CPUs without MPI, GPUs with neither NCCL nor MPI, two ranks on one GPU (but for Transport::mpi); see meet() for
-// ranks that do not come.
+// ranks on CPUs without MPI, some on GPUs and some on CPUs, GPUs with neither NCCL nor MPI, two ranks on one GPU (but for
+// Transport::mpi), or options.problem of one of them; see meet() for ranks that do not come.
 Connection connect(const Found& found, Device device, const ConnectOptions& options = {});
 
 // Which of the `visible` GPUs of this process the rank takes: the only one, or the one of its local rank. Error(usage)

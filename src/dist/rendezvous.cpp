@@ -17,6 +17,7 @@ namespace {
 
 constexpr int64_t kProtocol = 2;
 constexpr double kGreetingSeconds = 5;  // to say who one is
+constexpr double kOtherRunSeconds = 2;  // for another run to leave the port
 constexpr size_t kMaxStrangers = 256;   // who are connected and have not said it yet
 
 struct Hello {
@@ -236,7 +237,7 @@ class Guest {
     Socket listener = listen_at({is_loopback(meeting_.address.host) ? meeting_.address.host : "", 0});
     const Hello hello{kProtocol, meeting_.nonce, meeting_.ranks.rank, meeting_.ranks.world, own_seat(listener.port())};
     double pause = 0.02;
-    while (steady_seconds() < deadline_) {
+    while (steady_seconds() < deadline_ && !given_up()) {
       if (try_once(to_text(hello))) {
         star_.listener = std::move(listener);
         return std::move(star_);
@@ -244,6 +245,7 @@ class Guest {
       std::this_thread::sleep_for(std::chrono::duration<double>(pause));
       pause = std::min(pause * 1.5, 1.0);
     }
+    if (refused_at_ > 0) throw SaidElsewhere(ExitCode::usage, why_);
     fail(ExitCode::peer,
          "rank {} on {} did not find rank 0 at {} within {:.0f} s{}: {}. Is rank 0 started, is this address its own, "
          "and "
@@ -272,7 +274,10 @@ class Guest {
       link.flush();
       const bool goes_on = link.read();
       while (const std::optional<Frame> frame = link.next()) {
-        if (is(*frame, Kind::refuse)) refused(frame->body);
+        if (is(*frame, Kind::refuse)) {
+          refused(frame->body, own_host);
+          return false;
+        }
         if (is(*frame, Kind::welcome)) return welcomed(frame->body, std::move(link));
         if (is(*frame, Kind::banner)) {
           // Rank 0 gives up first where both began together, and says who is missing.
@@ -309,14 +314,19 @@ class Guest {
     return true;
   }
 
-  [[noreturn]] static void refused(std::string_view bytes) {
+  // What rank 0 says, its own or another run's. Where that one is on this host two runs want one port: our rank 0 gets it as
+  // soon as the other run has met, or cannot have it and says so. Returns when it is to be tried again.
+  void refused(std::string_view bytes, bool own_host) {
     Reader body(bytes);
     const bool said = body.number() != 0;
     const auto code = body.number() == static_cast<int>(ExitCode::peer) ? ExitCode::peer : ExitCode::usage;
     const std::string text = body.text();
     if (said) throw SaidElsewhere(code, text);
-    throw Error(code, text);
+    if (!own_host) throw Error(code, text);
+    if (refused_at_ == 0) refused_at_ = steady_seconds();
+    why_ = text;
   }
+  bool given_up() const { return refused_at_ > 0 && steady_seconds() > refused_at_ + kOtherRunSeconds; }
 
   // Something else listens there.
   [[noreturn]] void stranger(bool own_host) const {
@@ -331,6 +341,7 @@ class Guest {
   const Meeting& meeting_;
   double deadline_;
   size_t tries_ = 0;
+  double refused_at_ = 0;  // by another run, for the first time; 0: never
   std::string why_ = "no try yet";
   Star star_;
 };

@@ -5,7 +5,7 @@
 
 namespace t6::gpu {
 
-// "GPU-" and 32 hex digits, another for each device, and for each part of one that is split; "" on the emulated device.
+// "GPU-" and 32 hex digits, another for each device, and for each part of one that is split; "" where it has none.
 // Error(internal) as of gpu.h where there is no GPU.
 std::string identity(int index);
 

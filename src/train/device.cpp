@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "dist/connect.h"
 #include "ops/attention_backend.h"
 #include "ops/matmul.h"
 #include "tensor/gpu.h"
@@ -19,6 +20,20 @@ Device choose_device(DeviceChoice choice, std::string_view asked_by, int gpu) {
     fail(ExitCode::usage, "{} asks for a GPU, but {}; choose cpu or auto", asked_by, gpu::why_none());
   }
   return kCpu;
+}
+
+RankDevice choose_rank_device(DeviceChoice choice, std::string_view asked_by, const dist::Ranks& ranks) {
+  RankDevice chosen;
+  try {
+    const int visible = choice == DeviceChoice::cpu ? 0 : gpu::count();
+    if (visible > 0) chosen.gpu = dist::choose_gpu(ranks, visible);
+    chosen.device = choose_device(choice, asked_by, chosen.gpu);
+  } catch (const Error& error) {
+    if (ranks.world == 1 || error.code() != ExitCode::usage) throw;
+    chosen.device = {Device::Kind::cuda, 0};
+    chosen.problem = error.what();
+  }
+  return chosen;
 }
 
 void set_determinism(Determinism determinism) {

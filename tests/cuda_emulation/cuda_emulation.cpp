@@ -429,8 +429,11 @@ cudaError_t cudaGetDeviceCount(int* count) {
   *count = text != nullptr ? std::atoi(text) : 1;
   return cudaSuccess;
 }
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+// Device i of every process is the same one, as its number says; memory is each process's own.
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   *properties = {"emulated GPU", {}, 8, 0, 4, 1000, total_memory()};
+  properties->uuid.bytes[0] = static_cast<char>(0xE0);
+  properties->uuid.bytes[15] = static_cast<char>(device);
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {

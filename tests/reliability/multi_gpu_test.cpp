@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "dist/nccl.h"
+#include "dist/wire.h"
 #include "reliability/run_support.h"
 #include "tensor/gpu.h"
 
@@ -154,6 +155,84 @@ TEST_F(MultiGpuRuns, ADeadRankEndsAllWithOneMessage) {
   EXPECT_EQ(messages(outcome.err).size(), 1U) << outcome.err;
   EXPECT_TRUE(contains(outcome.err, "t6: rank 1 on "));
   EXPECT_TRUE(contains(outcome.err, "died, last seen at step "));
+}
+
+// ---- Bad launches: one message, of rank 0, exit 2 on all, within seconds.
+
+class MultiGpuBadLaunch : public MultiGpuRuns {
+ protected:
+  // Ranks 0 and 1 as torchrun starts them, one after the other in the order given; their exit codes in the output.
+  Outcome by_variables(const std::string& order, int port, const Overrides& overrides = {}) {
+    std::string train;
+    const std::vector<std::string> words = launch_words(2, "run", overrides);
+    for (size_t i = 4; i < words.size(); ++i) train += " '" + words[i] + "'";
+    std::string script =
+        fmt::format("export WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT={}\n", port);
+    for (const char rank : order) {
+      script += fmt::format("RANK={0} LOCAL_RANK={0} '{1}'{2} & rank{0}=$!\n", rank, T6_PROGRAM, train);
+    }
+    for (const char rank : order) script += fmt::format("wait $rank{0}; echo \"rank {0}: $?\"\n", rank);
+    began_ = seconds_now();
+    return finish_program(test::start_program("/bin/sh", {"-c", script}, folder()), folder(), began_);
+  }
+  void expect_refused(const Outcome& outcome, const std::vector<std::string>& parts) const {
+    EXPECT_LT(seconds_now() - began_, 15);
+    const std::vector<std::string> said = messages(outcome.err);
+    ASSERT_EQ(said.size(), 1U) << outcome.err;
+    for (const std::string& part : parts) EXPECT_TRUE(contains(said.front(), part)) << part << " in " << outcome.err;
+    EXPECT_FALSE(fs::exists(run_folder("run")));
+  }
+  Outcome launch(int world, const Environment& environment) {
+    began_ = seconds_now();
+    return finish(start_ranks(world, "run", {"train.global_batch=" + std::to_string(world)}, environment));
+  }
+  double began_ = 0;
+};
+
+TEST_F(MultiGpuBadLaunch, TwoRanksOnOneGpu) {
+  const Outcome outcome = launch(2, {{"T6_EMULATED_GPUS", "1"}, {"CUDA_VISIBLE_DEVICES", "0"}});
+  EXPECT_EQ(outcome.code, 2) << outcome.err;
+  expect_refused(outcome, {"ranks 0 and 1 on ", "use the same GPU (GPU-", "LOCAL_RANK"});
+}
+
+TEST_F(MultiGpuBadLaunch, MoreRanksThanGpus) {
+  const int gpus = gpu::count();
+  const Outcome outcome = launch(gpus + 1, {});
+  EXPECT_EQ(outcome.code, 2) << outcome.err;
+  expect_refused(outcome, {fmt::format("rank {} on ", gpus), fmt::format("as local rank {}", gpus),
+                           fmt::format("{} can be used", gpus)});
+}
+
+TEST_F(MultiGpuBadLaunch, APortInUseByAnotherProgram) {
+  const dist::Socket taken = dist::listen_at({"127.0.0.1", 0});
+  const Outcome outcome = by_variables("10", taken.port());
+  EXPECT_EQ(outcome.out, "rank 1: 2\nrank 0: 2\n") << outcome.err;
+  expect_refused(outcome, {fmt::format("port {} of this host", taken.port()), "is in use", "MASTER_PORT"});
+}
+
+// Rank 0 of another run, which waits for its rank 1.
+TEST_F(MultiGpuBadLaunch, APortInUseByAnotherRun) {
+  const int port = dist::listen_at({"127.0.0.1", 0}).port();
+  data::testing::TempFolder elsewhere;
+  const Environment first{{"RANK", "0"},
+                          {"WORLD_SIZE", "2"},
+                          {"LOCAL_RANK", "0"},
+                          {"LOCAL_WORLD_SIZE", "2"},
+                          {"MASTER_ADDR", "127.0.0.1"},
+                          {"MASTER_PORT", std::to_string(port)},
+                          {"T6_RUN_NONCE", "another"}};
+  std::vector<std::string> words = launch_words(2, "other", {});
+  words.erase(words.begin(), words.begin() + 4);
+  words[2] = (folder() / "config.yaml").string();
+  const pid_t other = test::start_program(T6_PROGRAM, words, elsewhere.path(), first);
+  // It listens once others are told more than that nobody does.
+  std::string why;
+  for (int i = 0; i < 1200 && !dist::connect_to({"127.0.0.1", port}, 1, why).open(); ++i) sleep_for(0.05);
+  const Outcome outcome = by_variables("10", port);
+  ::kill(other, SIGKILL);
+  finish_program(other, elsewhere.path(), began_);
+  EXPECT_EQ(outcome.out, "rank 1: 2\nrank 0: 2\n") << outcome.err;
+  expect_refused(outcome, {fmt::format("port {} of this host", port), "is in use", "another run"});
 }
 
 }  // namespace

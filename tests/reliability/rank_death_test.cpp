@@ -13,6 +13,7 @@
 #include "base/rng.h"
 #include "dist/mpi.h"
 #include "dist/ranks_run.h"
+#include "dist/wire.h"
 #include "reliability/run_support.h"
 #include "support/promise.h"
 
@@ -299,6 +300,25 @@ TEST_F(RunBadLaunchHeavy, RanksWithOtherBuilds) {
   fs::permissions(folder() / "other_t6", fs::perms::owner_all);
   const Outcome outcome = run_apart({rank_words(T6_PROGRAM, {}), rank_words((folder() / "other_t6").string(), {})});
   expect_refused(outcome, {fmt::format("rank 1 on {}", host_), "another build of t6 than rank 0"});
+}
+
+// MPI tells the ranks where to meet, at a port that the system chose: what others listen at is in nobody's way. (Ranks that
+// meet at a port of the user's choice have GPUs: multi_gpu_test.cpp.)
+TEST_F(RunBadLaunchHeavy, UnderMpiNoPortCanBeInUse) {
+  const dist::Socket taken = dist::listen_at({"127.0.0.1", 0});
+  const std::vector<std::string> words = rank_words(T6_PROGRAM, {"train.steps=2", "schedule.warmup_steps=1"});
+  std::vector<std::string> told{"env", "MASTER_ADDR=127.0.0.1", fmt::format("MASTER_PORT={}", taken.port())};
+  told.insert(told.end(), words.begin(), words.end());
+  const Outcome outcome = run_apart({told, told});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+}
+
+// Ranks on CPUs that variables alone started could not talk.
+TEST_F(RunBadLaunchHeavy, RanksOnCpusWithoutMpi) {
+  began_ = seconds_now();
+  std::vector<std::string> words{"launch", "--nproc", "2", "--by", "variables", "--"};
+  for (const std::string& word : train_words("run", {"run.device=cpu"})) words.push_back(word);
+  expect_refused(finish(start_program(words)), {"2 ranks on CPUs talk by MPI"});
 }
 
 TEST_F(RunBadLaunchHeavy, AWorldThatDoesNotDivideTheBatch) {
