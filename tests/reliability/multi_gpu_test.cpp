@@ -8,7 +8,9 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "dist/mpi.h"
 #include "dist/nccl.h"
+#include "dist/ranks_run.h"
 #include "dist/wire.h"
 #include "reliability/run_support.h"
 #include "tensor/gpu.h"
@@ -201,6 +203,25 @@ TEST_F(MultiGpuBadLaunch, MoreRanksThanGpus) {
   EXPECT_EQ(outcome.code, 2) << outcome.err;
   expect_refused(outcome, {fmt::format("rank {} on ", gpus), fmt::format("as local rank {}", gpus),
                            fmt::format("{} can be used", gpus)});
+}
+
+// As where mpirun starts ranks on a host without a GPU.
+TEST_F(MultiGpuBadLaunch, SomeRanksOnCpus) {
+  if (!dist::has_mpi() || mpirun().empty()) GTEST_SKIP() << "there is no MPI to start ranks by";
+  std::vector<std::string> train = launch_words(2, "run", {"run.device=auto"});
+  train.erase(train.begin(), train.begin() + 4);
+  std::vector<std::string> words{"--oversubscribe", "--bind-to", "none", "--allow-run-as-root", "--quiet"};
+  for (const bool gpu : {true, false}) {
+    if (!gpu) words.emplace_back(":");
+    words.insert(words.end(), {"-n", "1"});
+    if (!gpu) words.insert(words.end(), {"env", "T6_EMULATED_GPUS=0", "CUDA_VISIBLE_DEVICES="});
+    words.emplace_back(T6_PROGRAM);
+    words.insert(words.end(), train.begin(), train.end());
+  }
+  began_ = seconds_now();
+  const Outcome outcome = finish_program(test::start_program(mpirun().c_str(), words, folder()), folder(), began_);
+  EXPECT_EQ(outcome.code, 2) << outcome.err;
+  expect_refused(outcome, {"rank 1 on ", "another kind of device than rank 0", "\"the CPU\" and not \"a GPU\""});
 }
 
 TEST_F(MultiGpuBadLaunch, APortInUseByAnotherProgram) {
