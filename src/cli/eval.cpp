@@ -61,19 +61,22 @@ void eval_loss(const EvalOptions& options, const LoadedModel& loaded, dist::Conn
 
 int run(const EvalOptions& options) {
   const dist::Found found = dist::discover(options.ranks);
-  const train::RankDevice chosen = train::choose_rank_device(options.device, "--device cuda", found.ranks);
-  dist::ConnectOptions how;
-  how.problem = chosen.problem;
-  if (found.ranks.world > 1) how.control.watchdog = kWatchdog;
   if (found.ranks.rank > 0) log::leave_the_word();
-  dist::Connection ranks = dist::connect(found, chosen.device, how);
+  Device device;
+  dist::Connection ranks = dist::connect(found, [&] {
+    dist::Beginning beginning{.device = train::choose_device(options.device, "--device cuda", found.ranks),
+                              .options = {}};
+    if (found.ranks.world > 1) beginning.options.control.watchdog = kWatchdog;
+    device = beginning.device;
+    return beginning;
+  });
   ranks.run([&] {
     // Scores come out of the same products each time.
     if (options.tasks) train::set_determinism(Determinism::strict);
     LoadedModel loaded;
     dist::agree(ranks.communicator(), [&] {
       if (options.tasks) check_tasks(options);
-      loaded = load_model(options.run, options.precision, options.device, chosen.gpu);
+      loaded = load_model(options.run, options.precision, options.device, device.index);
     });
     options.tasks ? eval_tasks(options, loaded, ranks) : eval_loss(options, loaded, ranks);
   });

@@ -161,7 +161,6 @@ void require_same_model(const RunConfig& config) {
 // What can be said of a config before ranks meet or anything large is allocated.
 RunConfig checked_config(const Options& options, const dist::Ranks& ranks) {
   RunConfig config = options.config.load();
-  if (options.dry_run) return config;
   check_trainable(config, ranks.world);
   require_same_model(config);
   if (config.data.tokenizer) {
@@ -171,16 +170,6 @@ RunConfig checked_config(const Options& options, const dist::Ranks& ranks) {
     }
   }
   return config;
-}
-
-// All ranks find the same wrong with the same config: the first says it.
-RunConfig config_of_rank(const Options& options, const dist::Ranks& ranks) {
-  try {
-    return checked_config(options, ranks);
-  } catch (const Error& error) {
-    if (ranks.rank == 0) throw;
-    throw SaidElsewhere(error.code(), error.what());
-  }
 }
 
 dist::ConnectOptions connect_options(const RunConfig& config, const dist::Ranks& ranks) {
@@ -195,13 +184,13 @@ dist::ConnectOptions connect_options(const RunConfig& config, const dist::Ranks&
   return options;
 }
 
-int train_rank(const Options& options, const RunConfig& config, dist::Connection& ranks, int gpu) {
+int train_rank(const Options& options, const RunConfig& config, dist::Connection& ranks, Device device) {
   ranks.require_same("config", to_yaml(config), "give every rank the same files and overrides");
   ranks.require_same("build of t6",
                      fmt::format("{} {} {}", build_info::version(), build_info::commit(), build_info::flags()),
                      "start the same program everywhere");
   train::Trainer trainer(config, options.context->arguments,  // takes signals until the result is said
-                         {.communicator = &ranks.communicator(), .control = &ranks.control(), .gpu = gpu});
+                         {.communicator = &ranks.communicator(), .control = &ranks.control(), .gpu = device.index});
   const train::TrainResult result = trainer.run();
   if (ranks.ranks().rank == 0) {
     const std::string text = describe_result(result, config);
@@ -213,18 +202,20 @@ int train_rank(const Options& options, const RunConfig& config, dist::Connection
 
 int run(const Options& options) {
   const dist::Found found = dist::discover(options.ranks);
-  const RunConfig config = config_of_rank(options, found.ranks);
   if (options.dry_run) {
-    if (found.ranks.rank == 0) print_dry_run(config);
+    if (found.ranks.rank == 0) print_dry_run(options.config.load());
     return 0;
   }
   // A reader of our output that goes away ends no training.
   std::signal(SIGPIPE, SIG_IGN);
-  const train::RankDevice chosen = train::choose_rank_device(config.run.device, "run.device: cuda", found.ranks);
-  dist::ConnectOptions how = connect_options(config, found.ranks);
-  how.problem = chosen.problem;
-  dist::Connection ranks = dist::connect(found, chosen.device, how);
-  return ranks.run([&] { return train_rank(options, config, ranks, chosen.gpu); });
+  RunConfig config;
+  Device device;
+  dist::Connection ranks = dist::connect(found, [&]() -> dist::Beginning {
+    config = checked_config(options, found.ranks);
+    device = train::choose_device(config.run.device, "run.device: cuda", found.ranks);
+    return {device, connect_options(config, found.ranks)};
+  });
+  return ranks.run([&] { return train_rank(options, config, ranks, device); });
 }
 
 }  // namespace

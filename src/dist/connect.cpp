@@ -79,10 +79,26 @@ Meeting meet_by_mpi(Communicator& mpi, const ConnectOptions& options, Socket& li
   return meeting;
 }
 
-// All ranks find the same wrong; the first of them says it.
-[[noreturn]] void fail_on_all(const Ranks& ranks, const std::string& text) {
-  if (ranks.rank != 0) throw SaidElsewhere(ExitCode::usage, text);
-  throw Error(ExitCode::usage, text);
+// What this rank has against beginning.
+struct Problem {
+  ExitCode code = ExitCode::usage;
+  std::string text;  // empty: nothing
+};
+
+Problem problem_of(const std::function<void()>& work) {
+  const auto problem = [](ExitCode code, const char* what) {
+    return Problem{code, *what == '\0' ? "an error without a word" : what};
+  };
+  try {
+    work();
+  } catch (const Error& error) {
+    return problem(error.code(), error.what());
+  } catch (const std::bad_alloc&) {
+    return problem(ExitCode::io, "out of memory");
+  } catch (const std::exception& error) {
+    return problem(ExitCode::internal, error.what());
+  }
+  return {};
 }
 
 // The first line that two texts do not share.
@@ -132,13 +148,17 @@ void Connection::require_distinct_gpus(std::string_view gpu) {
   }
 }
 
-void Connection::require_no_problem(std::string_view problem, ExitCode code) {
-  const std::vector<std::string> problems = control_->all_gather_text(problem);
+void Connection::require_no_problem(std::string_view problem, ExitCode code, bool said) {
+  const std::string mine = Writer().number(static_cast<int>(code)).text(problem.substr(0, 32768)).take();
+  const std::vector<std::string> problems = control_->all_gather_text(mine);
   for (size_t rank = 0; rank < problems.size(); ++rank) {
-    if (problems[rank].empty()) continue;
-    const std::string who =
-        problems.size() == 1 ? "" : name_rank(static_cast<int>(rank), control_->seats()[rank]) + ": ";
-    fail_together(code, who + problems[rank]);
+    Reader body(problems[rank]);
+    const auto its_code = static_cast<ExitCode>(body.number());
+    const std::string text = body.text();
+    if (text.empty()) continue;
+    if (rank == 0 && said) leave_together(its_code, text);
+    const std::string who = rank == 0 ? "" : name_rank(static_cast<int>(rank), control_->seats()[rank]) + ": ";
+    fail_together(its_code, who + text);
   }
 }
 
@@ -150,6 +170,10 @@ void Connection::part() {
 void Connection::fail_together(ExitCode code, const std::string& text) {
   // Before any rank may leave: a launcher ends all others when the first does.
   if (ranks_.rank == 0 && ranks_.world > 1) Control::say(text);
+  leave_together(code, text);
+}
+
+void Connection::leave_together(ExitCode code, const std::string& text) {
   part();
   if (ranks_.world == 1) throw Error(code, text);
   throw SaidElsewhere(code, text);
@@ -208,70 +232,93 @@ int choose_gpu(const Ranks& ranks, int visible) {
       ranks.local_rank, visible, host_name(), visible);
 }
 
-Connection connect(const Found& found, Device device, const ConnectOptions& options) {
-  Connection connection;
-  const Ranks& ranks = found.ranks;
-  connection.ranks_ = ranks;
-  if (ranks.world == 1) {
-    if (!options.problem.empty()) fail(ExitCode::usage, "{}", options.problem);
-    connection.communicator_ = single();
-    connection.control_ = std::make_unique<Control>(ranks, meet({.ranks = ranks}), options.control);
-    return connection;
-  }
-  const bool wants_mpi = device.is_cpu() || options.transport == Transport::mpi;
-  if (wants_mpi && options.transport == Transport::nccl) {
-    fail_on_all(ranks, "NCCL connects GPUs; these ranks compute on CPUs, which MPI connects");
-  }
-  if (wants_mpi && !has_mpi()) {
-    fail_on_all(ranks,
-                fmt::format("{} ranks on CPUs talk by MPI, which this build of t6 is without: install libopenmpi-dev "
-                            "and build again",
-                            ranks.world));
-  }
-  if (wants_mpi && !found.mpi) {
-    fail_on_all(ranks,
-                fmt::format("{} ranks on CPUs talk by MPI, but these were started by {}, not by MPI: start them by "
-                            "mpirun -n {}, srun --mpi=pmix, or t6 launch --nproc {}",
-                            ranks.world, describe(found.launcher), ranks.world, ranks.world));
-  }
-
-  const bool by_mpi = has_mpi() && found.mpi;
-  Meeting meeting{.ranks = ranks,
+// How ranks find each other does not depend on what they compute on, so that those who disagree on it meet, too.
+void Connection::meet_others(const Found& found, const Beginning& beginning) {
+  Meeting meeting{.ranks = ranks_,
                   .address = found.address,
                   .address_from = found.address_from,
                   .nonce = found.nonce,
-                  .timeout = options.timeout};
+                  .timeout = beginning.options.timeout};
   Socket listener;
-  std::unique_ptr<Communicator> starter;
-  if (by_mpi) {
+  if (has_mpi() && found.mpi) {
     // Where NCCL is missing it is what the GPUs talk by.
-    starter = mpi(ranks, options.problem.empty() ? device : kCpu);
-    meeting = meet_by_mpi(*starter, options, listener);
+    starter_ = mpi(ranks_, beginning.device);
+    meeting = meet_by_mpi(*starter_, beginning.options, listener);
   } else if (found.address.host.empty()) {
-    fail_on_all(ranks,
-                "the ranks were started by MPI, which this build of t6 is without, and nothing says where rank 0 "
-                "is: set MASTER_ADDR and MASTER_PORT");
+    const char* text =
+        "the ranks were started by MPI, which this build of t6 is without, and nothing says where rank 0 is: install "
+        "libopenmpi-dev and build again, or set MASTER_ADDR and MASTER_PORT";
+    if (ranks_.rank != 0) throw SaidElsewhere(ExitCode::usage, text);
+    throw Error(ExitCode::usage, text);
   }
-  connection.control_ = std::make_unique<Control>(ranks, meet(meeting, std::move(listener)), options.control);
-  Control& control = *connection.control_;
-  if (found.local_world_guessed) {
-    const Seat& own = control.seats()[static_cast<size_t>(ranks.rank)];
-    connection.ranks_.local_world =
-        static_cast<int>(std::count_if(control.seats().begin(), control.seats().end(), [&](const Seat& seat) {
-          return seat.host == own.host && seat.space == own.space;
-        }));
+  control_ = std::make_unique<Control>(ranks_, meet(meeting, std::move(listener)), beginning.options.control);
+  if (!found.local_world_guessed) return;
+  const std::vector<Seat>& seats = control_->seats();
+  const Seat& own = seats[static_cast<size_t>(ranks_.rank)];
+  ranks_.local_world = static_cast<int>(std::count_if(
+      seats.begin(), seats.end(), [&](const Seat& seat) { return seat.host == own.host && seat.space == own.space; }));
+}
+
+// All ranks are on the same kind of device.
+void Connection::connect_all(const Found& found, const Beginning& beginning) {
+  const Transport transport = beginning.options.transport;
+  const bool by_mpi = beginning.device.is_cpu() || transport == Transport::mpi;
+  if (!by_mpi) {
+    connect_gpus(beginning.device, beginning.options);
+    return;
   }
-  connection.require_no_problem(options.problem);
-  connection.require_same("kind of device", device.is_cpu() ? "the CPU" : "a GPU",
-                          "give every rank a GPU, or choose the CPU for all");
-  connection.starter_ = std::move(starter);
-  if (wants_mpi) {
-    connection.communicator_ = std::move(connection.starter_);
-  } else {
-    connection.connect_gpus(device, options);
+  if (transport == Transport::nccl) {
+    fail_together(ExitCode::usage, "NCCL connects GPUs; these ranks compute on CPUs, which MPI connects");
   }
-  control.watch_over([c = connection.communicator_.get()] { return c->failure(); },
-                     [c = connection.communicator_.get()] { c->abort(); });
+  if (!has_mpi()) {
+    fail_together(ExitCode::usage,
+                  fmt::format("{} ranks on CPUs talk by MPI, which this build of t6 is without: install libopenmpi-dev "
+                              "and build again",
+                              ranks_.world));
+  }
+  if (!found.mpi) {
+    fail_together(ExitCode::usage,
+                  fmt::format("{} ranks on CPUs talk by MPI, but these were started by {}, not by MPI: start them by "
+                              "mpirun -n {}, srun --mpi=pmix, or t6 launch --by mpi --nproc {}",
+                              ranks_.world, describe(found.launcher), ranks_.world, ranks_.world));
+  }
+  communicator_ = std::move(starter_);
+}
+
+Connection connect(const Found& found, Device device, const ConnectOptions& options) {
+  return connect(found, [&] { return Beginning{device, options}; });
+}
+
+Connection connect(const Found& found, const std::function<Beginning()>& prepare) {
+  Connection connection;
+  connection.ranks_ = found.ranks;
+  if (found.ranks.world == 1) {
+    const Beginning beginning = prepare();
+    connection.communicator_ = single();
+    connection.control_ =
+        std::make_unique<Control>(found.ranks, meet({.ranks = found.ranks}), beginning.options.control);
+    return connection;
+  }
+  Beginning beginning;
+  const Problem problem = problem_of([&] { beginning = prepare(); });
+  const bool said = found.ranks.rank == 0 && !problem.text.empty();
+  if (said) Control::say(problem.text);
+  try {
+    connection.meet_others(found, beginning);
+  } catch (const SaidElsewhere&) {
+    throw;
+  } catch (const Error&) {
+    if (said) throw SaidElsewhere(problem.code, problem.text);
+    if (!problem.text.empty()) throw Error(problem.code, problem.text);
+    throw;
+  }
+  connection.require_no_problem(problem.text, problem.code, said);
+  connection.require_same("kind of device", beginning.device.is_cpu() ? "the CPU" : "a GPU",
+                          "give all ranks the same run.device or --device, and where it is auto see that every host's "
+                          "GPUs can be used (nvidia-smi)");
+  connection.connect_all(found, beginning);
+  connection.control_->watch_over([c = connection.communicator_.get()] { return c->failure(); },
+                                  [c = connection.communicator_.get()] { c->abort(); });
   return connection;
 }
 

@@ -2,6 +2,7 @@
 // on before they begin.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <new>
 #include <string>
@@ -26,7 +27,12 @@ struct ConnectOptions {
   bool repeatable = false;  // sums in the same order each time: NCCL leaves switches out
   double timeout = 60;      // seconds until ranks that do not come are given up
   ControlOptions control;
-  std::string problem;  // what keeps this rank from beginning, such as no GPU: rank 0 says it once all have met
+};
+
+// What a rank brings to the others.
+struct Beginning {
+  Device device = kCpu;
+  ConnectOptions options;
 };
 
 class Connection {
@@ -46,8 +52,9 @@ class Connection {
   void require_same(std::string_view what, std::string_view text, std::string_view hint);
   // No two ranks use one GPU; `gpu` is its name that no other one in the world has ("" on a CPU: no question).
   void require_distinct_gpus(std::string_view gpu);
-  // No rank has anything against beginning; one that does says what in `problem`. Rank 0 says the first.
-  void require_no_problem(std::string_view problem, ExitCode code = ExitCode::usage);
+  // No rank has anything against beginning; one that does says what in `problem`. Rank 0 says the first, and all end with
+  // its code. `said`: rank 0 has said its own already.
+  void require_no_problem(std::string_view problem, ExitCode code = ExitCode::usage, bool said = false);
 
   // Ends the run by an error that all ranks know alike: rank 0 says it, and all throw SaidElsewhere. A single rank throws
   // it as Error, to be said by main.
@@ -59,8 +66,11 @@ class Connection {
   auto run(Work&& work);
 
  private:
-  friend Connection connect(const Found& found, Device device, const ConnectOptions& options);
+  friend Connection connect(const Found& found, const std::function<Beginning()>& prepare);
+  void meet_others(const Found& found, const Beginning& beginning);
+  void connect_all(const Found& found, const Beginning& beginning);
   void part();
+  [[noreturn]] void leave_together(ExitCode code, const std::string& text);
   void connect_gpus(Device device, const ConnectOptions& options);
   // True when it is said, by this rank or rank 0.
   bool say(ExitCode code, const char* what) noexcept;
@@ -72,9 +82,11 @@ class Connection {
   bool parted_ = false;
 };
 
-// Connects the ranks that discover() found, for tensors on `device`. Error(usage) when they cannot compute together:
-// ranks on CPUs without MPI, some on GPUs and some on CPUs, GPUs with neither NCCL nor MPI, two ranks on one GPU (but for
-// Transport::mpi), or options.problem of one of them; see meet() for ranks that do not come.
+// Connects the ranks that discover() found. `prepare` judges what this rank was given and chooses its device; its exception
+// keeps the rank from no meeting: rank 0 says the first one (its own at once, before others came), and all end with its code.
+// All end alike, too, where the devices differ, and when the ranks cannot compute together: ranks on CPUs without MPI, GPUs
+// with neither NCCL nor MPI, two ranks on one GPU (but for Transport::mpi). See meet() for ranks that do not come.
+Connection connect(const Found& found, const std::function<Beginning()>& prepare);
 Connection connect(const Found& found, Device device, const ConnectOptions& options = {});
 
 // Which of the `visible` GPUs of this process the rank takes: the only one, or the one of its local rank. Error(usage)

@@ -22,18 +22,9 @@ Device choose_device(DeviceChoice choice, std::string_view asked_by, int gpu) {
   return kCpu;
 }
 
-RankDevice choose_rank_device(DeviceChoice choice, std::string_view asked_by, const dist::Ranks& ranks) {
-  RankDevice chosen;
-  try {
-    const int visible = choice == DeviceChoice::cpu ? 0 : gpu::count();
-    if (visible > 0) chosen.gpu = dist::choose_gpu(ranks, visible);
-    chosen.device = choose_device(choice, asked_by, chosen.gpu);
-  } catch (const Error& error) {
-    if (ranks.world == 1 || error.code() != ExitCode::usage) throw;
-    chosen.device = {Device::Kind::cuda, 0};
-    chosen.problem = error.what();
-  }
-  return chosen;
+Device choose_device(DeviceChoice choice, std::string_view asked_by, const dist::Ranks& ranks) {
+  const bool asks = choice != DeviceChoice::cpu && gpu::count() > 0;
+  return choose_device(choice, asked_by, asks ? dist::choose_gpu(ranks, gpu::count()) : 0);
 }
 
 void set_determinism(Determinism determinism) {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
-#include <string>
 #include <string_view>
 
 #include "dist/ranks.h"
@@ -14,16 +13,8 @@ namespace t6::train {
 // auto: GPU number `gpu` where there is one at all, otherwise the CPU. Error(usage) when a GPU is asked for by name and
 // none can be used, with the reason; `asked_by` is the option that named it.
 Device choose_device(DeviceChoice choice, std::string_view asked_by = "run.device: cuda", int gpu = 0);
-
-// The device of one of several ranks: with a GPU, that of its local rank (dist::choose_gpu). What keeps this rank alone from
-// having one is `problem`, to be said once all have met (dist::ConnectOptions); `device` is then a GPU all the same.
-struct RankDevice {
-  Device device;
-  int gpu = 0;
-  std::string problem;
-};
-// As choose_device(), which it calls; a single rank's Error(usage) is thrown.
-RankDevice choose_rank_device(DeviceChoice choice, std::string_view asked_by, const dist::Ranks& ranks);
+// The same for one of many ranks, each of which takes a GPU of its host. Error(usage) also where there are fewer GPUs.
+Device choose_device(DeviceChoice choice, std::string_view asked_by, const dist::Ranks& ranks);
 
 // Sets how kernels of the whole process choose between algorithms.
 void set_determinism(Determinism determinism);

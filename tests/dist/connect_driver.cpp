@@ -19,8 +19,10 @@ int run(const std::string& what) {
   options.timeout = 20;
   options.control.watchdog = 20;
   options.control.heartbeat = 0.2;
-  if (what == "alone" && found.ranks.rank == 1) options.problem = "it has no device";
-  dist::Connection connection = dist::connect(found, kCpu, options);
+  dist::Connection connection = dist::connect(found, [&]() -> dist::Beginning {
+    if (what == "alone" && found.ranks.rank == 1) fail(ExitCode::usage, "it has no device");
+    return {kCpu, options};
+  });
   const int rank = connection.ranks().rank, world = connection.ranks().world;
   const std::string mine = what == "config" && rank == 1 ? "steps: 500" : "steps: 400";
   connection.require_same("config", "train:\n  " + mine + "\nrun:\n", "give all the same");

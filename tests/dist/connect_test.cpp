@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "dist/mpi.h"
 #include "dist/processes.h"
 #include "dist/ranks_run.h"
@@ -55,20 +57,64 @@ TEST_F(Connected, ADeadRankIsSaidBeforeMpirunEndsTheOthers) {
   EXPECT_LT(outcome.seconds, 10);
 }
 
-TEST(Connect, RanksOnCpusThatMpiDidNotStartAreToldHow) {
-  Found found;
-  found.launcher = Launcher::torchrun;
-  found.ranks = {0, 2, 0, 2};
-  found.address = {"127.0.0.1", 1};
-  try {
-    connect(found, kCpu);
-    ADD_FAILURE() << "it was taken";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ExitCode::usage);
-    EXPECT_TRUE(says(error.what(), "MPI"));
+// Ranks that torchrun started, without MPI.
+std::vector<Ended> connect_ranks(int world, const std::function<Beginning(int rank)>& prepare) {
+  const int port = free_port();
+  Processes processes;
+  processes.start(world, [&](int rank) {
+    Found found;
+    found.launcher = Launcher::torchrun;
+    found.ranks = {rank, world, rank, world};
+    found.address = {"127.0.0.1", port};
+    found.nonce = "n";
+    connect(found, [&] { return prepare(rank); });
+    return 0;
+  });
+  return processes.wait(40);
+}
+
+void expect_refusal(const std::vector<Ended>& ended, int code, const std::vector<std::string>& parts) {
+  for (const Ended& each : ended) {
+    EXPECT_EQ(each.code, code) << each.err;
+    EXPECT_LT(each.seconds, 30);
   }
-  found.ranks.rank = 1;
-  EXPECT_THROW(connect(found, kCpu), SaidElsewhere);
+  const std::string text = all_said(ended);
+  EXPECT_EQ(text.find("t6: "), text.rfind("t6: ")) << text;
+  for (const std::string& part : parts) EXPECT_TRUE(says(ended[0].err, part));
+}
+
+TEST(Connect, RanksOnCpusThatMpiDidNotStartAreToldHow) {
+  expect_refusal(connect_ranks(2, [](int) { return Beginning{}; }), 2, {"talk by MPI", "t6 launch --by mpi --nproc 2"});
+}
+
+TEST(Connect, WhatOneRankAloneHasAgainstBeginningIsSaidByRankZero) {
+  const auto fails_on = [](const std::vector<int>& ranks) {
+    return connect_ranks(3, [&](int rank) -> Beginning {
+      if (std::find(ranks.begin(), ranks.end(), rank) != ranks.end()) {
+        fail(ExitCode::data, "rank {} has no tokenizer", rank);
+      }
+      return {};
+    });
+  };
+  expect_refusal(fails_on({2}), 3, {"rank 2 on " + host_name(), "rank 2 has no tokenizer"});
+  expect_refusal(fails_on({0}), 3, {"t6: rank 0 has no tokenizer"});
+  expect_refusal(fails_on({0, 1, 2}), 3, {"t6: rank 0 has no tokenizer"});
+}
+
+TEST(Connect, MoreRanksThanGpusAreRefusedByRankZero) {
+  const auto ended = connect_ranks(4, [](int rank) {
+    return Beginning{{Device::Kind::cuda, choose_gpu({rank, 4, rank, 4}, 2)}, {}};
+  });
+  expect_refusal(ended, 2, {"rank 2 on " + host_name(), "as local rank 2", "2 can be used"});
+}
+
+TEST(Connect, RanksOnDifferentDevicesAreRefusedByRankZero) {
+  for (const int on_gpu : {0, 1}) {
+    const auto ended = connect_ranks(2, [&](int rank) {
+      return Beginning{rank == on_gpu ? Device{Device::Kind::cuda, 0} : kCpu, {}};
+    });
+    expect_refusal(ended, 2, {"rank 1 on " + host_name(), "another kind of device than rank 0", "run.device"});
+  }
 }
 
 TEST(Connect, EachLocalRankTakesItsGpu) {

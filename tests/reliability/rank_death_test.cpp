@@ -277,6 +277,14 @@ TEST_F(RunBadLaunchHeavy, RanksWithOtherConfigs) {
   expect_refused(outcome, {fmt::format("rank 1 on {}", host_), "another config than rank 0", "steps: 30", "steps: 20"});
 }
 
+// A mistake of one rank alone: the other waits for it, and says it.
+TEST_F(RunBadLaunchHeavy, ARankWithAMistakeOfItsOwn) {
+  const std::vector<std::string> good = rank_words(T6_PROGRAM, {});
+  expect_refused(run_apart({good, rank_words(T6_PROGRAM, {"train.stepz=20"})}),
+                 {fmt::format("rank 1 on {}", host_), "train.stepz"});
+  expect_refused(run_apart({rank_words(T6_PROGRAM, {"train.stepz=20"}), good}), {"train.stepz"});
+}
+
 // A program that differs from the other in the commit it says it was built from.
 TEST_F(RunBadLaunchHeavy, RanksWithOtherBuilds) {
   std::istringstream version(program({"--version"}).out);
