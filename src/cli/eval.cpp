@@ -39,7 +39,7 @@ void eval_loss(const EvalOptions& options, const LoadedModel& loaded, dist::Conn
   });
   const int64_t batch = options.batch > 0 ? options.batch : config.train.micro_batch;
   const train::Evaluation result = train::evaluate(*loaded.model, *shards, windows, batch, ranks.communicator(),
-                                                   [&] { ranks.control().progress(0, "validation"); });
+                                                   [&](const char* phase) { ranks.control().progress(0, phase); });
   if (!ranks.communicator().is_root()) return;
   if (options.json) {
     print_json({{"checkpoint", loaded.path.string()},

@@ -116,7 +116,7 @@ void eval_tasks(const EvalOptions& options, const LoadedModel& loaded, dist::Con
   std::vector<train::PreparedTask> tasks;
   train::ScoringOptions scoring{
       .batch_tokens = static_cast<size_t>((options.batch > 0 ? options.batch : kBatchWindows) * window),
-      .on_batch = [&] { ranks.control().progress(0, "scoring a batch"); }};
+      .on_phase = [&](const char* phase) { ranks.control().progress(0, phase); }};
   if (!options.out.empty()) scoring.out = options.out;
   dist::agree(ranks.communicator(), [&] {
     const std::vector<TaskName> names = parse_tasks(*options.tasks);

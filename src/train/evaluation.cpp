@@ -27,7 +27,7 @@ std::vector<data::Window> evaluation_windows(const data::ShardSet& shards, const
 }
 
 Evaluation evaluate(const Transformer& model, const data::ShardSet& shards, std::span<const data::Window> windows,
-                    int64_t batch, dist::Communicator& communicator, const std::function<void()>& on_batch) {
+                    int64_t batch, dist::Communicator& communicator, const std::function<void(const char*)>& on_phase) {
   const NoGrad no_grad;
   const int64_t window = model.config().context;
   const auto size = static_cast<size_t>(batch);
@@ -36,8 +36,10 @@ Evaluation evaluate(const Transformer& model, const data::ShardSet& shards, std:
   std::vector<double> sums(batches, 0);
   Progress progress(
       {.label = "validation", .unit = "window", .total = windows.size(), .plain_lines = false, .summary = false});
-  for (auto i = static_cast<size_t>(communicator.rank()); i < batches; i += world) {
-    if (on_batch) on_batch();
+  for (size_t first = 0; first < batches; first += world) {
+    if (on_phase) on_phase("validation");
+    const size_t i = first + static_cast<size_t>(communicator.rank());
+    if (i >= batches) break;  // of the last round
     const auto part = windows.subspan(i * size, std::min(size, windows.size() - i * size));
     const Shape shape{static_cast<int64_t>(part.size()), window};
     const Tensor tokens = Tensor::empty(shape, DType::i32), targets = Tensor::empty(shape, DType::i32);
@@ -48,6 +50,7 @@ Evaluation evaluate(const Transformer& model, const data::ShardSet& shards, std:
     sums[i] = model.loss(tokens, targets, 1.0).value().item() * static_cast<double>(part.size());
     progress.set(std::min(windows.size(), (i + world) * size));
   }
+  if (on_phase) on_phase("waiting for the validation of all ranks");
   if (world > 1) {
     const Tensor all =
         Tensor::from<double>({static_cast<int64_t>(batches)}, sums).to(model.parameters().compute().device());

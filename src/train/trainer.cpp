@@ -325,7 +325,7 @@ double Trainer::seconds_since_start() const {
 }
 
 void Trainer::progress(const char* phase) const {
-  if (ranks_.control) ranks_.control->progress(position_.step + 1, phase);
+  if (ranks_.control) ranks_.control->progress(begun_step_, phase);
 }
 
 // What this rank would stop for: a signal's number, kOutOfTime, or 0.
@@ -342,7 +342,8 @@ Vote Trainer::vote() const {
 }
 
 void Trainer::begin_step() {
-  Unfinished step{.step = position_.step + 1, .lr = 0, .began = steady_seconds(), .tokens = 0};
+  begun_step_ = position_.step + 1;
+  Unfinished step{.step = begun_step_, .lr = 0, .began = steady_seconds(), .tokens = 0};
   step.lr = learning_rate(config_.optimizer, config_.schedule, config_.train.steps, position_.step);
   const SpikeLimits limits = detector_.hard_limits();
   training_step_->run(step.step, step.lr, [this] { return next_batch(); },
@@ -433,7 +434,7 @@ void Trainer::evaluate() {
   const double begin = steady_seconds();
   const Evaluation evaluation =
       train::evaluate(model_, *validation_shards_, validation_windows_, config_.train.micro_batch, *ranks_.communicator,
-                      [this] { progress("validation"); });
+                      [this](const char* phase) { progress(phase); });
   if (!std::isfinite(evaluation.loss)) {
     dist::alike(*ranks_.communicator, [&] {
       fail(ExitCode::numeric, "the validation loss after step {} is {}; the checkpoints in {} are intact",
@@ -461,7 +462,7 @@ bool Trainer::scores_due(int64_t step) const {
 void Trainer::score() {
   const double begin = steady_seconds();
   scores_.run(
-      model_, position_.step, *ranks_.communicator, [this] { progress("scores of tasks"); },
+      model_, position_.step, *ranks_.communicator, [this](const char* phase) { progress(phase); },
       [this](const ScoreMetrics& metrics) { logs_.score(metrics); });
   slowest_scores_ = std::max(slowest_scores_, steady_seconds() - begin);
 }
@@ -542,6 +543,7 @@ TrainResult Trainer::train() {
                      .start = static_cast<uint64_t>(position_.step),
                      .plain_lines = false,
                      .summary = false});
+  begun_step_ = position_.step;
   logs_.event(position_.step, resumed_from_ ? "resume" : "start", Json::object());
   if (!resumed_from_ && evaluation_due(0)) evaluate();
   loop_started_ = steady_seconds();

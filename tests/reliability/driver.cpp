@@ -8,6 +8,8 @@
 //                         write and every new file fails
 //   T6_FULL_IN=PART       only where PART is in the path
 //   T6_FREE_BYTES=N       what the file system says is free
+//   T6_SPIN=RANK:OFFSET   the second time that a rank reads at this place of a file val_*.bin it never comes back; ranks are
+//                         mpirun's
 //   T6_POISON=LIST        numbers that go bad, "loss|gradient:STEP:RANK:STEPS:VALUE" with semicolons between them
 //                         (support/poisoned_ranks.h)
 //
@@ -183,12 +185,26 @@ std::vector<t6::test::Poison> poisons() {
   return all;
 }
 
+// Whether this read is where the rank is to hang.
+bool spins_at(const std::string& path, off_t offset) {
+  static const std::string where = text_of("T6_SPIN");
+  static std::atomic<int> times = 0;
+  int rank = 0;
+  long at = 0;
+  if (std::sscanf(where.c_str(), "%d:%ld", &rank, &at) != 2 ||
+      static_cast<uint64_t>(rank) != number_of("OMPI_COMM_WORLD_RANK"))
+    return false;
+  return offset == at && path.find("/val_") != std::string::npos && ++times == 2;
+}
+
 // On as many ranks as mpirun started.
-int train_poisoned(const t6::RunConfig& config, const std::vector<std::string>& arguments) {
+int train_on_ranks(const t6::RunConfig& config, const std::vector<std::string>& arguments) {
   const auto checkpoints = t6::train::RunPaths{config.run.dir}.checkpoints();
   const auto listed =
       std::filesystem::exists(checkpoints) ? t6::checkpoint::list(checkpoints) : std::vector<t6::checkpoint::Entry>{};
-  t6::dist::Connection ranks = t6::dist::connect(t6::dist::discover({}), t6::kCpu);
+  t6::dist::ConnectOptions options;
+  if (config.run.watchdog) options.control.watchdog = static_cast<double>(config.run.watchdog->count());
+  t6::dist::Connection ranks = t6::dist::connect(t6::dist::discover({}), t6::kCpu, options);
   return ranks.run([&] {
     t6::test::PoisonedRank poisoned(ranks.communicator(), poisons(), listed.empty() ? 0 : listed.back().step);
     t6::train::Trainer trainer(config, arguments, {.communicator = &poisoned, .control = &ranks.control()});
@@ -207,7 +223,8 @@ int train(const std::vector<std::string>& arguments) {
     }
   }
   const t6::RunConfig config = t6::load_run_config(files, overrides);
-  if (std::getenv("T6_POISON") != nullptr) return train_poisoned(config, arguments);
+  if (std::getenv("T6_POISON") != nullptr || std::getenv("T6_SPIN") != nullptr)
+    return train_on_ranks(config, arguments);
   return t6::train::exit_code(t6::train::Trainer(config, arguments).run());
 }
 
@@ -215,9 +232,13 @@ int train(const std::vector<std::string>& arguments) {
 
 // These take the C library's place for the whole program.
 extern "C" ssize_t pread(int file, void* bytes, size_t count, off_t offset) {
-  static const bool recorded = !text_of("T6_RECORD_READS").empty();
-  if (recorded) {
+  static const bool recorded = !text_of("T6_RECORD_READS").empty(), spins = !text_of("T6_SPIN").empty();
+  if (recorded || spins) {
     const std::string path = path_of(file);
+    if (spins && spins_at(path, offset)) {
+      for (volatile bool on = true; on;) {
+      }
+    }
     if (path.ends_with(".bin")) {
       record("T6_RECORD_READS", path + " " + std::to_string(offset) + " " + std::to_string(count) + "\n");
     }

@@ -206,6 +206,33 @@ TEST_F(RunRankDeathHeavy, AHangingRankEndsTheRun) {
       hangs, full_figures() ? "2 to 4" : "2", worst, kWatchdog);
 }
 
+// A rank that lives and never comes back from its part of a validation which is one batch longer than the other's.
+TEST_F(RunRankDeathHeavy, ARankThatSpinsInAValidationIsNamed) {
+  const Overrides validated = {"train.steps=1000",          "evaluation.every=10", "evaluation.windows=5",
+                               "evaluation.sampling=fixed", "checkpoint.every=0",  "run.watchdog=4s"};
+  Overrides one = validated;
+  one[0] = "train.steps=10";
+  std::vector<std::string> words = train_words("one", one);
+  ASSERT_EQ(finish(start_program(words, {{"T6_RECORD_READS", (folder() / "reads").string()}}, true)).code, 0);
+  // The last read is that of the last window, which rank 0 has.
+  std::istringstream lines(read_file(folder() / "reads"));
+  std::string offset;
+  for (std::string path, at, bytes; lines >> path >> at >> bytes;) {
+    if (contains(path, "/val_")) offset = at;
+  }
+  ASSERT_FALSE(offset.empty());
+
+  words = train_words("run", validated);
+  std::vector<std::string> line{"--oversubscribe", "--bind-to", "none", "--allow-run-as-root",
+                                "--quiet",         "-n",        "2",    T6_DRIVER};
+  line.insert(line.end(), words.begin(), words.end());
+  const Outcome outcome = finish(test::start_program(mpirun().c_str(), line, folder(), {{"T6_SPIN", "0:" + offset}}));
+  expect_end(outcome,
+             {fmt::format("rank 0 on {}", host_), "hangs at step 10, validation: it lives and does not go on"});
+  EXPECT_TRUE(contains(outcome.err, "rank 1 arrived at step 10, waiting for the validation of all ranks"))
+      << outcome.err;
+}
+
 // With the watchdog off nobody notices that a rank hangs: what the test above waits for does not come by itself.
 TEST_F(RunRankDeathHeavy, ControlWithoutAWatchdogAHangIsNotNoticed) {
   Overrides unwatched = kEndless;

@@ -36,13 +36,13 @@ size_t TrainingScores::tokens() const {
 }
 
 void TrainingScores::run(const Transformer& model, int64_t step, dist::Communicator& communicator,
-                         const std::function<void()>& on_batch,
+                         const std::function<void(const char*)>& on_phase,
                          const std::function<void(const ScoreMetrics&)>& report) const {
   const ScoredTransformer scored(model);
   for (const PreparedTask& task : tasks_) {
     const double begin = steady_seconds();
     const std::vector<ItemResult> results = score_task(
-        scored, task, {.batch_tokens = batch_tokens_, .on_batch = on_batch, .plain_lines = false}, communicator);
+        scored, task, {.batch_tokens = batch_tokens_, .on_phase = on_phase, .plain_lines = false}, communicator);
     report({.step = step,
             .task = task.name,
             .score = score_of(task.name, results),

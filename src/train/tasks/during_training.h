@@ -31,9 +31,10 @@ class TrainingScores {
 
   bool any() const { return !tasks_.empty(); }
   size_t tokens() const;  // that the model computes each time
-  // Each task in order, reported as soon as it is done; on every rank alike. `on_batch` is called before each batch.
+  // Each task in order, reported as soon as it is done; on every rank alike. `on_phase` as in ScoringOptions.
   void run(const Transformer& model, int64_t step, dist::Communicator& communicator,
-           const std::function<void()>& on_batch, const std::function<void(const ScoreMetrics&)>& report) const;
+           const std::function<void(const char*)>& on_phase,
+           const std::function<void(const ScoreMetrics&)>& report) const;
 
  private:
   std::vector<PreparedTask> tasks_;

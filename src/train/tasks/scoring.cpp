@@ -68,8 +68,10 @@ class Block {
     // exact.
     std::vector<double> found(2 * slots_, 0);
     const auto rank = static_cast<size_t>(communicator.rank()), world = static_cast<size_t>(communicator.world());
-    for (size_t i = rank; i < batches.size(); i += world) {
-      on_batch(i, batches.size());
+    for (size_t first = 0; first < batches.size(); first += world) {
+      on_batch(first, batches.size());
+      const size_t i = first + rank;
+      if (i >= batches.size()) break;  // of the last round
       std::vector<const Sequence*> batch;
       for (const size_t at : batches[i]) batch.push_back(work_[at].sequence);
       const auto scored = model.score(batch, task_.name == TaskName::lambada);
@@ -81,6 +83,7 @@ class Block {
         }
       }
     }
+    on_batch(batches.size(), batches.size());
     if (world > 1) {
       const Tensor all = Tensor::from<double>({static_cast<int64_t>(found.size())}, found).to(model.device());
       communicator.all_reduce(all);
@@ -210,7 +213,9 @@ std::vector<ItemResult> score_task(const LanguageModel& model, const PreparedTas
     const size_t begin = results.size(), end = std::min(begin + kBlockItems, count);
     Block block(task, begin, end);
     block.run(model, options.batch_tokens, communicator, [&](size_t batch, size_t batches) {
-      if (options.on_batch) options.on_batch();
+      if (options.on_phase) {
+        options.on_phase(batch < batches ? "scores of tasks" : "waiting for the scores of all ranks");
+      }
       progress.set(begin + (end - begin) * batch / batches);
     });
     for (size_t item = begin; item < end; ++item) {

@@ -43,8 +43,9 @@ PreparedTask prepare_task(TaskName task, TaskFile file, std::span<const Question
                           const data::Tokenizer& tokenizer, int64_t window);
 
 struct ScoringOptions {
-  size_t batch_tokens = 4096;                             // computed at a time on a rank
-  std::function<void()> on_batch = {};                    // called before each
+  size_t batch_tokens = 4096;  // computed at a time on a rank
+  // Called with the name of what comes next, equally often on all ranks: as evaluate() does.
+  std::function<void(const char*)> on_phase = {};
   std::optional<std::filesystem::path> out = {};          // results are kept there and gone on with
   std::shared_ptr<const nlohmann::ordered_json> of = {};  // with `out`: what results of another model differ in
   bool plain_lines = true;                                // progress also where no terminal is

@@ -263,6 +263,22 @@ TEST_F(TaskResults, AreTheSameOnAnyNumberOfRanks) {
   }
 }
 
+// Places of ranks can be compared: the watchdog finds the slowest by them.
+TEST(TaskScores, AllRanksPassTheSamePlaces) {
+  const PreparedTask task = prepared(TaskName::piqa, piqa_rows(21));
+  for (const int world : {2, 3}) {
+    std::vector<std::vector<std::string>> phases(static_cast<size_t>(world));
+    test::on_ranks(world, [&](const std::shared_ptr<dist::Communicator>& communicator) {
+      std::vector<std::string>& mine = phases[static_cast<size_t>(communicator->rank())];
+      score_task(Stub(), task, {.batch_tokens = 120, .on_phase = [&](const char* phase) { mine.emplace_back(phase); }},
+                 *communicator);
+    });
+    EXPECT_GT(phases[0].size(), 3u);
+    EXPECT_EQ(phases[0].back(), "waiting for the scores of all ranks");
+    for (const auto& each : phases) EXPECT_EQ(each, phases[0]);
+  }
+}
+
 TEST_F(TaskResults, GoOnAfterAnInterruptionToTheSameBytes) {
   const PreparedTask task = prepared(TaskName::piqa, piqa_rows(1300));
   const Stub model;
@@ -274,7 +290,7 @@ TEST_F(TaskResults, GoOnAfterAnInterruptionToTheSameBytes) {
     const std::string name = "part" + std::to_string(batches);
     ScoringOptions options = into(name);
     int count = 0;
-    options.on_batch = [&] {
+    options.on_phase = [&](const char*) {
       if (count++ == batches) throw Killed();
     };
     EXPECT_THROW(score_task(model, task, options, dist::one_rank()), Killed);
