@@ -14,6 +14,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <random>
 #include <sstream>
 #include <thread>
@@ -22,6 +23,7 @@
 #include "base/error.h"
 #include "cli/arguments.h"
 #include "cli/command.h"
+#include "cli/config_arguments.h"
 #include "cli/launch.h"
 #include "dist/mpi.h"
 #include "dist/wire.h"
@@ -56,15 +58,6 @@ std::string find_mpirun() {
     if (!folder.empty() && ::access(file.c_str(), X_OK) == 0) return file;
   }
   return {};
-}
-
-// The command says that it computes on the CPU.
-bool names_cpu(const std::vector<std::string>& words) {
-  for (size_t i = 0; i < words.size(); ++i) {
-    if (words[i] == "run.device=cpu" || words[i] == "--device=cpu") return true;
-    if (words[i] == "--device" && i + 1 < words.size() && words[i + 1] == "cpu") return true;
-  }
-  return false;
 }
 
 bool starts_with_any(std::string_view name, std::initializer_list<std::string_view> prefixes) {
@@ -249,7 +242,7 @@ int run(const Options& options) {
   words.insert(words.end(), options.context->launched.begin(), options.context->launched.end());
 
   By by = options.by;
-  const bool on_gpus = gpu::count() > 0 && !names_cpu(options.context->launched);
+  const bool on_gpus = gpu::count() > 0 && !computes_on_cpu(options.context->launched);
   if (by == By::automatic) by = on_gpus || options.nproc == 1 ? By::variables : By::mpi;
   std::vector<std::string> added;
   if (std::getenv("OMP_NUM_THREADS") == nullptr) {
@@ -269,7 +262,36 @@ int run(const Options& options) {
   return by_mpirun(mpirun, options, words, added);
 }
 
+// Where the config that the words of `t6 train` name computes; nothing when it cannot be read: the ranks will say why.
+std::optional<DeviceChoice> device_of_config(std::vector<std::string> words) {
+  CLI::App train;
+  ConfigArguments arguments;
+  add_config_arguments(&train, arguments);
+  train.allow_extras();
+  words.erase(words.begin());
+  std::reverse(words.begin(), words.end());  // as CLI11 takes them
+  try {
+    train.parse(words);
+    return arguments.load().run.device;
+  } catch (const CLI::ParseError&) {
+    return std::nullopt;
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
 }  // namespace
+
+bool computes_on_cpu(const std::vector<std::string>& words) {
+  if (!words.empty() && words.front() == "train") {
+    if (const auto device = device_of_config(words)) return *device == DeviceChoice::cpu;
+  }
+  for (size_t i = 0; i < words.size(); ++i) {
+    if (words[i] == "run.device=cpu" || words[i] == "--device=cpu") return true;
+    if (words[i] == "--device" && i + 1 < words.size() && words[i + 1] == "cpu") return true;
+  }
+  return false;
+}
 
 void add_launch(CLI::App& root, Context& context) {
   CLI::App* command = add_command(

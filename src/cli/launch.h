@@ -10,4 +10,7 @@ namespace t6::cli {
 // lines stay as they are.
 std::vector<std::string> take_launched_command(std::vector<std::string>& arguments);
 
+// Whether this command of t6 says that it computes on the CPU, by its words or by the config that they name.
+bool computes_on_cpu(const std::vector<std::string>& words);
+
 }  // namespace t6::cli

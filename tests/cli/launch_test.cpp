@@ -4,6 +4,7 @@
 #include <csignal>
 #include <thread>
 
+#include "cli/launch.h"
 #include "cli/program.h"
 
 namespace t6::test {
@@ -39,6 +40,28 @@ TEST_F(Launch, WhatIsMissingIsSaid) {
   EXPECT_TRUE(contains(no_number.err, "--nproc is required"));
   EXPECT_EQ(run({"launch", "--nproc", "0", "train"}).code, 2);
   EXPECT_EQ(run({"launch", "--nproc"}).code, 2);
+}
+
+// On a host with GPUs it decides who starts the ranks: mpirun those that compute on the CPU.
+TEST_F(Launch, TheDeviceOfAConfigCounts) {
+  write("cpu.yaml", "run: {device: cpu}\n");
+  write("auto.yaml", "train: {steps: 5000}\n");
+  write("bad.yaml", "run: {device: cpu}\ntrain: {stepz: 5}\n");
+  const std::string cpu = (folder() / "cpu.yaml").string(), automatic = (folder() / "auto.yaml").string(),
+                    bad = (folder() / "bad.yaml").string();
+  using Words = std::vector<std::string>;
+  for (const Words& words :
+       {Words{"train", "--config", cpu}, Words{"train", cpu, "train.steps=3000", "--quiet"},
+        Words{"train", "--config", automatic, "--config=" + cpu},
+        Words{"train", "--config", automatic, "run.device=cpu"}, Words{"train", "--config", bad, "run.device=cpu"},
+        Words{"eval", "run", "--device", "cpu"}, Words{"eval", "run", "--device=cpu"}}) {
+    EXPECT_TRUE(cli::computes_on_cpu(words)) << ::testing::PrintToString(words);
+  }
+  for (const Words& words :
+       {Words{"train", "--config", automatic}, Words{"train", "--config", cpu, "run.device=cuda"},
+        Words{"train", "--config", (folder() / "nowhere.yaml").string()}, Words{"eval", "run"}, Words{"train"}}) {
+    EXPECT_FALSE(cli::computes_on_cpu(words)) << ::testing::PrintToString(words);
+  }
 }
 
 TEST_F(Launch, TheRanksExitCodeIsReturned) {
