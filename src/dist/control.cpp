@@ -322,8 +322,9 @@ class Control::Keeper {
       link.close();
       return;
     }
+    const bool unreachable = link.unreachable();
     link.close();
-    on_closure(static_cast<int>(i));
+    on_closure(static_cast<int>(i), unreachable);
   }
 
   void on_frame_of_rank(int rank, const Frame& frame) {
@@ -418,22 +419,27 @@ class Control::Keeper {
             {}, rank != 0, rank, code);
   }
 
-  void on_closure(int rank) {
+  void on_closure(int rank, bool unreachable) {
+    const char* how = unreachable ? "cannot be reached" : "died";
+    const std::string why =
+        unreachable
+            ? fmt::format(
+                  "its host answers nothing for {} s (the network between them or the host is down; "
+                  "whether the process lives is not known)",
+                  kUnreachableSeconds)
+            : "its connection closed without a word (killed, out of memory, or crashed; the job's log and dmesg "
+              "may say more)";
     if (!is_root()) {
       if (left_at_ > 0) return;
-      return orphan(fmt::format("{} died: its connection closed without a word (killed, out of memory, or crashed; the "
-                                "job's log and dmesg may say more); this is said by {}, which was at {}",
-                                name_rank(0, seats_[0]), name_rank(ranks_.rank, own_seat()),
-                                describe(own_report(steady_seconds()))),
+      return orphan(fmt::format("{} {}: {}; this is said by {}, which was at {}", name_rank(0, seats_[0]), how, why,
+                                name_rank(ranks_.rank, own_seat()), describe(own_report(steady_seconds()))),
                     false);
     }
     if (watch_.gone(rank) || (left_at_ > 0 && rank != 0)) return;
-    end_all(
-        fmt::format("{} died, last seen at {}, rank 0 being at {}: its connection closed without a word (killed, out "
-                    "of memory, or crashed; the job's log and dmesg may say more)",
-                    name_rank(rank, seats_[static_cast<size_t>(rank)]), describe(watch_.report(rank)),
-                    describe(own_report(steady_seconds()))),
-        {}, true);
+    end_all(fmt::format("{} {}, last seen at {}, rank 0 being at {}: {}",
+                        name_rank(rank, seats_[static_cast<size_t>(rank)]), how, describe(watch_.report(rank)),
+                        describe(own_report(steady_seconds())), why),
+            {}, true);
   }
 
   // Rank 0 ends the run. `reason_of` ended by an error of its own, which has this code, and is left to end itself.

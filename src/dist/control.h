@@ -6,6 +6,7 @@
 //   a rank hangs     the slowest rank made no progress() for longer than the watchdog's limit: all end within the limit
 //                    and a few seconds. Every rank counts by its own calls, so the limit must exceed the longest time
 //                    between two of them that any rank takes in good health.
+//   a host is lost   it answers nothing for kUnreachableSeconds: all that can still be reached end, on either side
 //   rank 0 is gone   the same, found by the others
 // One message on one rank's standard error (rank 0; the lowest living one where rank 0 is gone) names rank, host, step and
 // cause as far as it is known. Ranks that hang so that they cannot end themselves are killed by those of their host.

@@ -28,8 +28,8 @@ constexpr uint32_t kMagic = 0x31433654;  // "T6C1"
 constexpr size_t kHeader = 4 + 1 + 4;
 constexpr size_t kMaxUnsent = size_t{256} << 20;
 
-// A host that went away without a word (no power, no network) breaks its connections after about 10 s. A process that
-// is merely stopped keeps them: its kernel answers.
+// A host that went away without a word (no power, no network) breaks its connections after kUnreachableSeconds. A process
+// that is merely stopped keeps them: its kernel answers.
 void set_options(int fd) {
   const auto set = [&](int level, int option, int value) { ::setsockopt(fd, level, option, &value, sizeof value); };
   set(IPPROTO_TCP, TCP_NODELAY, 1);
@@ -37,7 +37,7 @@ void set_options(int fd) {
   set(IPPROTO_TCP, TCP_KEEPIDLE, 4);
   set(IPPROTO_TCP, TCP_KEEPINTVL, 2);
   set(IPPROTO_TCP, TCP_KEEPCNT, 3);
-  set(IPPROTO_TCP, TCP_USER_TIMEOUT, 10'000);
+  set(IPPROTO_TCP, TCP_USER_TIMEOUT, kUnreachableSeconds * 1000);
 }
 
 using Results = std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)>;
@@ -231,6 +231,13 @@ std::string Reader::text() {
   return std::string(take(static_cast<size_t>(size)));
 }
 
+bool Link::failed(int error) {
+  for (const int lost : {ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, EHOSTDOWN, ENETDOWN}) {
+    unreachable_ = unreachable_ || error == lost;
+  }
+  return false;
+}
+
 bool Link::read() {
   if (!open()) return false;
   std::array<char, 65536> buffer;
@@ -239,7 +246,8 @@ bool Link::read() {
     const ssize_t n = ::recv(descriptor(), buffer.data(), buffer.size(), 0);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return true;
-    if (n <= 0) return false;
+    if (n < 0) return failed(errno);
+    if (n == 0) return false;
     in_.append(buffer.data(), static_cast<size_t>(n));
   }
   return true;
@@ -279,6 +287,7 @@ bool Link::flush() {
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return true;
     if (n <= 0) {
+      if (n < 0) failed(errno);
       // What the other side said before it went is still to be read: read() finds the end.
       out_.clear();
       sent_ = 0;

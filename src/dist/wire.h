@@ -14,6 +14,9 @@
 
 namespace t6::dist {
 
+// A host that answers nothing for so long is given up.
+inline constexpr int kUnreachableSeconds = 10;
+
 // A file descriptor of a TCP socket, closed on destruction.
 class Socket {
  public:
@@ -92,6 +95,9 @@ class Link {
 
   // Takes in what has come. False when the connection ended or broke; what came before is still there for next().
   bool read();
+  // It broke because the other host answered nothing for kUnreachableSeconds, or cannot be reached at all: whether the
+  // process there lives nobody knows.
+  bool unreachable() const { return unreachable_; }
   std::optional<Frame> next();  // not open() any more after what is no frame
 
   void send(uint8_t kind, std::string_view body);  // queues it, and sends what goes at once
@@ -101,11 +107,13 @@ class Link {
   bool drain(double seconds);
 
  private:
+  bool failed(int error);
+
   Socket socket_;
   size_t max_body_ = 0;
   std::string in_, out_;
   size_t sent_ = 0;  // of out_
-  bool broken_ = false;
+  bool broken_ = false, unreachable_ = false;
 };
 
 }  // namespace t6::dist

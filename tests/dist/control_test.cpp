@@ -3,6 +3,8 @@
 #include "dist/control.h"
 
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -123,6 +125,33 @@ TEST(Control, ARankThatLeavesWithoutGoodbyeEndsAll) {
   Course run;
   run.fault = Fault::leave;
   expect_end(execute(run), {1}, 0, 0, {"rank 1 on " + host_name(), "died"}, 5);
+}
+
+// Data that the other side does not take stands for a network that loses it: both end with the kernel's ETIMEDOUT.
+TEST(Control, ALostHostIsNoDeadRank) {
+  const int port = free_port();
+  Processes processes;
+  processes.start(2, [&](int rank) {
+    const Ranks ranks{rank, 2, rank, 2};
+    Star star = meet({ranks, {"127.0.0.1", port}, {}, "", "n", 20});
+    if (rank == 1) {
+      std::this_thread::sleep_for(std::chrono::seconds(5));
+      return 0;
+    }
+    Link& link = star.links[1];
+    const int limit_ms = 300;
+    ::setsockopt(link.descriptor(), IPPROTO_TCP, TCP_USER_TIMEOUT, &limit_ms, sizeof limit_ms);
+    for (int i = 0; i < 32; ++i) send(link, Kind::report, std::string(size_t{1} << 20, 'x'));
+    Control control(ranks, std::move(star), {});
+    control.progress(3, "backward");
+    control.all_gather_text("");
+    return 0;
+  });
+  const std::vector<Ended> ended = processes.wait(20);
+  EXPECT_EQ(ended[0].code, 7) << ended[0].err;
+  EXPECT_TRUE(says(ended[0].err, "rank 1 on " + host_name()));
+  EXPECT_TRUE(says(ended[0].err, "cannot be reached, last seen at the start"));
+  EXPECT_TRUE(says(ended[0].err, "its host answers nothing for 10 s"));
 }
 
 TEST(Control, ADeadRankZeroIsSaidByTheLowestThatLives) {
