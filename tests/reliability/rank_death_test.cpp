@@ -251,8 +251,9 @@ TEST_F(RunRankDeathHeavy, ControlWithoutAWatchdogAHangIsNotNoticed) {
 
 // R18 on several ranks: the data of one of them.
 TEST_F(RunRankDeathHeavy, AnErrorOfOneRankEndsAllWithItsCode) {
-  std::vector<uint32_t> ids = learnable_ids(2000, kVocabulary, 1);
-  ids[1200] = kVocabulary + 7;
+  // Between the samples that are looked at when a shard is opened.
+  std::vector<uint32_t> ids = learnable_ids(60000, kVocabulary, 1);
+  ids[31237] = kVocabulary + 7;
   write_file(folder() / "train_000001.bin", data::testing::bin16(ids));
   const Outcome outcome = finish(start_ranks(3, "run", kEndless));
   EXPECT_EQ(outcome.code, 3) << outcome.err;
