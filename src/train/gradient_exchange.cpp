@@ -30,7 +30,7 @@ void GradientExchange::begin() {
 
 void GradientExchange::ready(size_t first_bucket, size_t last_bucket) {
   if (!active_) return;
-  for (size_t b = first_bucket; b <= last_bucket; ++b) {
+  for (size_t b = last_bucket + 1; b-- > first_bucket;) {
     if (--pending_[b] == 0) send(b);
   }
 }
