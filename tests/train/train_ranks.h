@@ -19,6 +19,7 @@ struct Shares {
   Accumulation accumulation = Accumulation::mean;
   DType compute = DType::f32;
   int64_t global = 12;  // micro-batches a step
+  int64_t merged = 1;   // this many of them, one of each of as many ranks, are one micro-batch of a single rank
   AttentionKind kind = AttentionKind::tpa;
   Device device = kCpu;
   bool cuda_graph = false;
@@ -41,6 +42,18 @@ inline train::MicroBatch batch_of(int64_t step, int64_t index) {
   return {tokens, targets};
 }
 
+// Micro-batch j of each of `parts` ranks, as one of parts times as many windows.
+inline train::MicroBatch merged_batch(int64_t step, int64_t j, int64_t parts, int64_t micro_steps) {
+  std::vector<int32_t> tokens, targets;
+  for (int64_t part = 0; part < parts; ++part) {
+    const train::MicroBatch one = batch_of(step, part * micro_steps + j);
+    tokens.insert(tokens.end(), one.tokens.data<int32_t>(), one.tokens.data<int32_t>() + one.tokens.numel());
+    targets.insert(targets.end(), one.targets.data<int32_t>(), one.targets.data<int32_t>() + one.targets.numel());
+  }
+  const Shape shape{2 * parts, 9};
+  return {Tensor::from<int32_t>(shape, tokens), Tensor::from<int32_t>(shape, targets)};
+}
+
 // Some buckets for every number of ranks.
 inline ModelConfig wide_model(AttentionKind kind) {
   ModelConfig config = small_model_config(kind);
@@ -59,14 +72,16 @@ inline TrainedRank train_rank(const Shares& shares, dist::Communicator& communic
                                      .zero = shares.zero};
   T6_CHECK(shares.world == 1 || parallel.partition.buckets().size() > 2, "the model has too few buckets");
   train::AdamW optimizer(model.parameters(), OptimizerSection{}, parallel.updated());
-  const int64_t micro_steps = shares.global / shares.world;
+  const int64_t micro_steps = shares.global / (shares.world * shares.merged);
   train::TrainingStep step(
       model, optimizer,
       {.micro_steps = micro_steps, .accumulation = shares.accumulation, .cuda_graph = shares.cuda_graph}, parallel);
   TrainedRank trained;
   for (int64_t s = 1; s <= steps; ++s) {
     int64_t next = communicator.rank() * micro_steps;
-    step.run(s, 1e-3 * std::min(1.0, static_cast<double>(s) / 20), [&] { return batch_of(s, next++); });
+    step.run(s, 1e-3 * std::min(1.0, static_cast<double>(s) / 20), [&] {
+      return shares.merged == 1 ? batch_of(s, next++) : merged_batch(s, next++, shares.merged, micro_steps);
+    });
     const train::StepResult result = step.finish();
     trained.losses.push_back(result.loss);
     trained.norms.push_back(result.grad_norm);
