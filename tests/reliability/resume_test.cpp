@@ -209,6 +209,7 @@ TEST_F(RunResume, AFailedSaveBesideTheTrainingIsSaidAtTheNextStep) {
   ASSERT_NE(said, std::string::npos) << outcome.err;
   int64_t later = 0;
   while (said > outcome.err.find(fmt::format("step {}/20 |", 5 + later + 1))) ++later;
+  EXPECT_GE(later, 1) << "the run waited for the save\n" << outcome.err;
   EXPECT_LE(later, 2) << outcome.err;
   expect_equal_runs("run", "reference", 20);
   measured("R23", "a full disk during a save beside the training was said {} step{} later, and the run went on bitwise",
