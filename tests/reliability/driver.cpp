@@ -1,22 +1,23 @@
 // The trainer under injected faults: `driver train --config F [section.key=value...]` does what t6 train does, and
-// environment variables make disk calls fail or end the process.
+// environment variables make disk calls fail or end the process. On several ranks where mpirun starts them.
 //
 //   T6_COUNT_CALLS=FILE   writes the number of disk calls into FILE at the end
 //   T6_DIE_AT_CALL=N      ends the process, as a kill does, instead of disk call N (from 1); with T6_TORN=1 half of
-//                         what call N was to write is there first
+//                         what call N was to write is there first; on several ranks that of T6_DIE_RANK (0)
 //   T6_FULL=A-B           after A attempts to write to metrics.jsonl and until B have been made the disk is full: every
 //                         write and every new file fails
 //   T6_FULL_IN=PART       only where PART is in the path
 //   T6_FREE_BYTES=N       what the file system says is free
 //   T6_SPIN=RANK:OFFSET   the second time that a rank reads at this place of a file val_*.bin it never comes back; ranks are
 //                         mpirun's
-//   T6_POISON=LIST        numbers that go bad, "loss|gradient:STEP:RANK:STEPS:VALUE" with semicolons between them
-//                         (support/poisoned_ranks.h)
+//   T6_POISON=LIST        numbers that go bad, "loss|gradient|own:STEP:RANK:STEPS:VALUE" with semicolons between them
+//                         (support/poisoned_ranks.h); own: of the gradient, after the ranks have summed it
+//   T6_HANG=1             after SIGUSR2 no read of training data comes back: the process lives and does not go on
 //
-// What it did is recorded, a line each, for the tests to judge:
+// What it did is recorded, a line each, for the tests to judge; of rank R of several in FILE.R:
 //   T6_RECORD_CALLS=FILE  every disk call with its path; fsync where the system call itself is made
 //   T6_RECORD_READS=FILE  every pread of a .bin file: path, offset, bytes
-//   T6_RECORD_MEMORY=FILE every tenth step: lines of metrics.jsonl written so far, resident KiB, KiB allocated
+//   T6_RECORD_MEMORY=FILE every tenth window of training that is read: how many so far, resident KiB, KiB allocated
 //
 // Controls: mistakes on purpose, which the tests must find.
 //   T6_SWALLOW_SYNC=PART  fsync of a path that ends in PART does nothing and says that it did
@@ -67,11 +68,17 @@ std::string text_of(const char* name) {
   return value != nullptr ? value : "";
 }
 
+// Of several; empty: the only one.
+std::string rank_text() {
+  return text_of("OMPI_COMM_WORLD_RANK");
+}
+
 // Appends a line to the file that an environment variable names; none when it is not set. One system call: threads
 // and a kill tear no line.
 void record(const char* name, const std::string& line) {
-  const std::string file = text_of(name);
+  std::string file = text_of(name);
   if (file.empty()) return;
+  if (const std::string rank = rank_text(); !rank.empty()) file += "." + rank;
   const int to = ::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (to < 0 || ::syscall(SYS_write, to, line.c_str(), line.size()) < 0) ::_exit(98);
   ::close(to);
@@ -100,6 +107,19 @@ size_t heap_kib() {
   return (info.uordblks + info.hblkhd) / 1024;
 }
 
+// Storage that no longer answers.
+std::atomic<bool> hangs = false;
+static_assert(std::atomic<bool>::is_always_lock_free);
+
+void on_window_read() {
+  static std::atomic<uint64_t> windows = 0;
+  while (hangs) ::usleep(10'000);
+  const uint64_t number = ++windows;
+  if (number % 10 != 0 || std::getenv("T6_RECORD_MEMORY") == nullptr) return;
+  record("T6_RECORD_MEMORY",
+         std::to_string(number) + " " + std::to_string(resident_kib()) + " " + std::to_string(heap_kib()) + "\n");
+}
+
 // The steady clock, once it stands still.
 std::atomic<bool> clock_stopped = false;
 timespec stopped_at;
@@ -118,7 +138,8 @@ void misbehave(const std::string& what) {
 }
 
 struct Faults {
-  uint64_t die_at = number_of("T6_DIE_AT_CALL");
+  uint64_t die_at =
+      rank_text().empty() || rank_text() == std::to_string(number_of("T6_DIE_RANK")) ? number_of("T6_DIE_AT_CALL") : 0;
   bool torn = number_of("T6_TORN") != 0;
   uint64_t full_from = 0, full_to = 0;
   std::atomic<uint64_t> calls = 0;
@@ -155,10 +176,6 @@ struct Faults {
       lost.push_back(static_cast<char*>(std::malloc(leak)));
       std::fill_n(lost.back(), leak, 'x');
     }
-    if (metrics_writes % 10 == 0) {
-      record("T6_RECORD_MEMORY", std::to_string(metrics_writes) + " " + std::to_string(resident_kib()) + " " +
-                                     std::to_string(heap_kib()) + "\n");
-    }
     if (number_of("T6_STOP_CLOCK") != 0 && !clock_stopped) {
       ::clock_gettime(CLOCK_MONOTONIC, &stopped_at);
       clock_stopped = true;
@@ -178,6 +195,7 @@ std::vector<t6::test::Poison> poisons() {
     if (std::sscanf(one.c_str(), "%c%*[a-z]:%ld:%d:%ld:%31s", &in, &poison.step, &poison.rank, &poison.steps, value) !=
         5)
       ::_exit(98);
+    poison.told = in != 'o';
     poison.in = in == 'l' ? t6::test::Poison::In::loss : t6::test::Poison::In::gradient;
     poison.value = std::strtod(value, nullptr);
     all.push_back(poison);
@@ -223,8 +241,9 @@ int train(const std::vector<std::string>& arguments) {
     }
   }
   const t6::RunConfig config = t6::load_run_config(files, overrides);
-  if (std::getenv("T6_POISON") != nullptr || std::getenv("T6_SPIN") != nullptr)
+  if (std::getenv("T6_POISON") != nullptr || std::getenv("T6_SPIN") != nullptr || !rank_text().empty()) {
     return train_on_ranks(config, arguments);
+  }
   return t6::train::exit_code(t6::train::Trainer(config, arguments).run());
 }
 
@@ -232,8 +251,10 @@ int train(const std::vector<std::string>& arguments) {
 
 // These take the C library's place for the whole program.
 extern "C" ssize_t pread(int file, void* bytes, size_t count, off_t offset) {
-  static const bool recorded = !text_of("T6_RECORD_READS").empty(), spins = !text_of("T6_SPIN").empty();
-  if (recorded || spins) {
+  static const bool spins = !text_of("T6_SPIN").empty();
+  static const bool watched =
+      spins || !(text_of("T6_RECORD_READS") + text_of("T6_RECORD_MEMORY") + text_of("T6_HANG")).empty();
+  if (watched) {
     const std::string path = path_of(file);
     if (spins && spins_at(path, offset)) {
       for (volatile bool on = true; on;) {
@@ -241,6 +262,7 @@ extern "C" ssize_t pread(int file, void* bytes, size_t count, off_t offset) {
     }
     if (path.ends_with(".bin")) {
       record("T6_RECORD_READS", path + " " + std::to_string(offset) + " " + std::to_string(count) + "\n");
+      if (path.find("/train_") != std::string::npos) on_window_read();
     }
   }
   return ::syscall(SYS_pread64, file, bytes, count, offset);
@@ -292,6 +314,9 @@ int main(int argc, char** argv) {
   t6::log::start(false);
   t6::io::set_fault_hook(
       [](DiskCall call, const std::filesystem::path& path, size_t& bytes) { return faults(call, path, bytes); });
+  if (number_of("T6_HANG") != 0) {
+    std::signal(SIGUSR2, [](int) { hangs = true; });
+  }
   int code = 0;
   try {
     code = train({argv, argv + argc});

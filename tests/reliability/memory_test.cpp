@@ -1,4 +1,4 @@
-// R22: the memory of a run does not grow with its steps and saves.
+// R22: the memory of a run does not grow with its steps and saves, which are written beside the training.
 #include <sstream>
 
 #include "run_support.h"
@@ -19,7 +19,7 @@ struct Growth {
 // Resident memory alone would miss what fits into memory freed since the start.
 Growth growth_of(const std::string& record) {
   struct Point {
-    double step, resident, allocated;
+    double step, resident, allocated;  // of a global batch with a window for each rank: as many steps as windows
   };
   std::vector<Point> points;
   std::istringstream lines(record);
@@ -42,32 +42,62 @@ Growth growth_of(const std::string& record) {
           static_cast<int64_t>(points.back().step), static_cast<long>(points.back().resident)};
 }
 
-class RunMemory : public RunTest {
- protected:
-  Growth grow(const std::string& run, int steps, int every, Environment environment = {}) {
-    environment["T6_RECORD_MEMORY"] = (folder() / (run + ".memory")).string();
-    const Outcome outcome =
-        drive(run, environment,
-              {fmt::format("train.steps={}", steps), fmt::format("checkpoint.every={}", every), "train.global_batch=1",
-               "train.micro_batch=1", "evaluation.every=1000", "logging.every=1000"});
-    EXPECT_EQ(outcome.code, 0) << outcome.err;
-    return growth_of(read_file(folder() / (run + ".memory")));
-  }
-};
+Overrides tiny_steps(int world, int steps, int every) {
+  return {fmt::format("train.steps={}", steps),
+          fmt::format("checkpoint.every={}", every),
+          fmt::format("train.global_batch={}", world),
+          "train.micro_batch=1",
+          "checkpoint.async=true",
+          "evaluation.every=1000",
+          "logging.every=1000"};
+}
 
-TEST_F(RunMemory, DoesNotGrow) {
-  const int steps = figure(2000, 20'000), saves = figure(50, 500);
-  const Growth growth = grow("run", steps, steps / saves);
+void expect_little(const Growth& growth, int steps) {
   // Under the sanitizers what is freed stays resident for a while.
   if (!kSanitized) {
     EXPECT_LT(growth.resident, 1024);
     EXPECT_LT(growth.allocated, 1024);
   }
   EXPECT_GE(growth.steps, steps);
+}
+
+class RunMemory : public RunTest {
+ protected:
+  Growth grow(const std::string& run, int steps, int every, Environment environment = {}) {
+    environment["T6_RECORD_MEMORY"] = (folder() / (run + ".memory")).string();
+    const Outcome outcome = drive(run, environment, tiny_steps(1, steps, every));
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    return growth_of(read_file(folder() / (run + ".memory")));
+  }
+};
+
+class RunMemoryHeavy : public RanksTest {};
+
+TEST_F(RunMemory, DoesNotGrow) {
+  const int steps = figure(2000, 20'000), saves = figure(50, 500);
+  const Growth growth = grow("run", steps, steps / saves);
+  expect_little(growth, steps);
   measured(
       "R22",
-      "{:+.1f} KiB resident and {:+.1f} KiB allocated per 1,000 steps, over {} steps and {} saves; {} MiB resident",
+      "{:+.1f} KiB resident and {:+.1f} KiB allocated per 1,000 steps, over {} steps and {} saves beside them; {} MiB "
+      "resident",
       growth.resident, growth.allocated, steps, saves, growth.last_kib / 1024);
+}
+
+TEST_F(RunMemoryHeavy, DoesNotGrowOnTwoRanks) {
+  constexpr int kWorld = 2;
+  const int steps = figure(1000, 20'000), saves = figure(25, 500);
+  const Outcome outcome = drive_on(kWorld, "run", {{"T6_RECORD_MEMORY", (folder() / "memory").string()}},
+                                   tiny_steps(kWorld, steps, steps / saves));
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  for (int rank = 0; rank < kWorld; ++rank) {
+    const Growth growth = growth_of(read_file(folder() / fmt::format("memory.{}", rank)));
+    expect_little(growth, steps);
+    measured(
+        "R22",
+        "rank {} of {}: {:+.1f} KiB resident and {:+.1f} KiB allocated per 1,000 steps, over {} steps and {} saves",
+        rank, kWorld, growth.resident, growth.allocated, steps, saves);
+  }
 }
 
 TEST_F(RunMemory, ControlALeakIsFound) {

@@ -23,7 +23,7 @@ struct Judgement {
 
 // For every rename of a finished temporary folder: each file in it was fsynced after its last write, the manifest made
 // after all others were, then the folder fsynced, then renamed, then its parent fsynced before anything older goes; and
-// the loss log was durable before.
+// the loss log was durable when the save began, with the lines of its step; later ones are cut off on a resume.
 Judgement judge(const std::vector<Call>& calls) {
   Judgement judgement;
   const auto last_before = [&](size_t end, const std::string& what, const fs::path& path) {
@@ -57,7 +57,8 @@ Judgement judge(const std::vector<Call>& calls) {
     }
     if (last_before(rename, "fsync", folder) < manifest_synced) complain("the folder is renamed before its fsync");
     const fs::path log = folder.parent_path().parent_path() / "metrics.jsonl";
-    if (last_before(rename, "fsync", log) < last_before(rename, "write", log)) complain("the loss log is not durable");
+    const auto began = static_cast<size_t>(std::max<ptrdiff_t>(made, 0));
+    if (last_before(began, "fsync", log) < last_before(began, "write", log)) complain("the loss log is not durable");
     bool parent_synced = false;
     for (size_t i = rename + 1; i < calls.size() && !parent_synced; ++i) {
       if (calls[i].what == "fsync") parent_synced = calls[i].path == folder.parent_path();
@@ -71,9 +72,10 @@ Judgement judge(const std::vector<Call>& calls) {
 
 class RunOrder : public RunTest {
  protected:
-  std::vector<Call> record(const std::string& run, Environment environment = {}) {
+  std::vector<Call> record(const std::string& run, Environment environment = {}, bool async = false) {
     environment["T6_RECORD_CALLS"] = (folder() / (run + ".calls")).string();
-    const Outcome outcome = drive(run, environment, {"train.steps=30", "checkpoint.keep_last=2"});
+    const Outcome outcome = drive(
+        run, environment, {"train.steps=30", "checkpoint.keep_last=2", fmt::format("checkpoint.async={}", async)});
     EXPECT_EQ(outcome.code, 0) << outcome.err;
     std::vector<Call> calls;
     std::istringstream lines(read_file(folder() / (run + ".calls")));
@@ -81,10 +83,10 @@ class RunOrder : public RunTest {
     while (lines >> what && std::getline(lines >> std::ws, path)) calls.push_back({what, path});
     return calls;
   }
+  void expect_order(const std::vector<Call>& calls, const char* how);
 };
 
-TEST_F(RunOrder, WhatACheckpointNeedsIsDurableBeforeItsName) {
-  const std::vector<Call> calls = record("run");
+void RunOrder::expect_order(const std::vector<Call>& calls, const char* how) {
   const Judgement judgement = judge(calls);
   EXPECT_EQ(judgement.faults, "");
   EXPECT_EQ(judgement.saves, 6);
@@ -101,8 +103,17 @@ TEST_F(RunOrder, WhatACheckpointNeedsIsDurableBeforeItsName) {
     ++controls;
   }
   EXPECT_EQ(controls, 3);
-  measured("R24", "{} saves of a run: {} files and their folders fsynced before the rename, the parent after it",
-           judgement.saves, judgement.files);
+  measured("R24", "{} saves of a run {}: {} files and their folders fsynced before the rename, the parent after it",
+           judgement.saves, how, judgement.files);
+}
+
+TEST_F(RunOrder, WhatACheckpointNeedsIsDurableBeforeItsName) {
+  expect_order(record("waiting"), "that waits for them");
+}
+
+// Lines of later steps are written meanwhile.
+TEST_F(RunOrder, AlsoBesideTheTraining) {
+  expect_order(record("beside", {}, /*async=*/true), "beside the training");
 }
 
 // A program that forgets a sync is found out.

@@ -1,12 +1,17 @@
 #include "run_support.h"
 
+#include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <cmath>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
 
 #include "base/rng.h"
+#include "dist/mpi.h"
+#include "dist/ranks_run.h"
 
 namespace t6::test {
 
@@ -170,6 +175,109 @@ std::map<std::string, std::string> RunTest::snapshot(const std::string& run) con
     files[name] = entry.is_regular_file() ? read_file(entry.path()) : "";
   }
   return files;
+}
+
+void RanksTest::SetUp() {
+  if (!dist::has_mpi() || mpirun().empty()) GTEST_SKIP() << "no MPI";
+  char name[256] = {};
+  ::gethostname(name, sizeof name - 1);
+  host_ = name;
+}
+
+std::vector<std::string> RanksTest::train_words(const std::string& run, const Overrides& overrides) {
+  std::vector<std::string> words{"train",
+                                 "--config",
+                                 "config.yaml",
+                                 "run.dir=" + run,
+                                 "run.threads=1",
+                                 "train.global_batch=12",
+                                 "train.micro_batch=1"};
+  words.insert(words.end(), overrides.begin(), overrides.end());
+  return words;
+}
+
+pid_t RanksTest::start_ranks(int world, const std::string& run, const Overrides& overrides) {
+  std::vector<std::string> arguments{"launch", "--nproc", std::to_string(world), "--"};
+  const std::vector<std::string> words = train_words(run, overrides);
+  arguments.insert(arguments.end(), words.begin(), words.end());
+  return start_program(arguments);
+}
+
+pid_t RanksTest::start_drivers(int world, const std::string& run, const Environment& environment,
+                               const Overrides& overrides) {
+  std::vector<std::string> words{T6_DRIVER};
+  const std::vector<std::string> more = train_words(run, overrides);
+  words.insert(words.end(), more.begin(), more.end());
+  return start_apart(std::vector<std::vector<std::string>>(static_cast<size_t>(world), words), environment);
+}
+
+pid_t RanksTest::start_apart(const std::vector<std::vector<std::string>>& ranks, const Environment& environment) {
+  std::vector<std::string> words{"--oversubscribe", "--bind-to", "none", "--allow-run-as-root", "--quiet"};
+  for (const std::vector<std::string>& rank : ranks) {
+    words.insert(words.end(), {"-n", "1"});
+    words.insert(words.end(), rank.begin(), rank.end());
+    words.emplace_back(":");
+  }
+  words.pop_back();
+  return test::start_program(mpirun().c_str(), words, folder(), environment);
+}
+
+std::vector<pid_t> RanksTest::processes() const {
+  std::vector<pid_t> found;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator("/proc", ignored)) {
+    const std::string name = entry.path().filename().string();
+    pid_t process = 0;
+    if (std::from_chars(name.data(), name.data() + name.size(), process).ptr != name.data() + name.size()) continue;
+    if (fs::read_symlink(entry.path() / "cwd", ignored) == folder()) found.push_back(process);
+  }
+  return found;
+}
+
+pid_t RanksTest::process_of(int rank) const {
+  const std::string wanted = fmt::format("OMPI_COMM_WORLD_RANK={}", rank);
+  for (const pid_t process : processes()) {
+    std::ifstream variables(fmt::format("/proc/{}/environ", process));
+    for (std::string each; std::getline(variables, each, '\0');) {
+      if (each == wanted) return process;
+    }
+  }
+  return 0;
+}
+
+void RanksTest::expect_no_process_left() const {
+  std::vector<pid_t> left = processes();
+  for (int i = 0; i < 20 && !left.empty(); ++i, left = processes()) sleep_for(0.01);
+  EXPECT_TRUE(left.empty()) << left.size() << " processes are left";
+}
+
+bool RanksTest::wait_for_step(pid_t launcher, const std::string& run, int64_t step) const {
+  const double limit = seconds_now() + 120;
+  while (last_logged(run) < step) {
+    siginfo_t ended = {};
+    ::waitid(P_PID, static_cast<id_t>(launcher), &ended, WEXITED | WNOHANG | WNOWAIT);
+    if (ended.si_pid != 0 || seconds_now() > limit) return false;
+    sleep_for(0.01);
+  }
+  return true;
+}
+
+std::vector<std::string> RanksTest::messages(const std::string& text) {
+  std::istringstream lines(text);
+  std::vector<std::string> found;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("t6: ")) found.push_back(line);
+  }
+  return found;
+}
+
+std::string RanksTest::training_lines(const std::string& run) const {
+  std::istringstream lines(metrics(run));
+  std::string kept;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.find("\"kind\":\"train\"") != std::string::npos) kept += line + "\n";
+  }
+  return kept;
 }
 
 void flip_byte(const fs::path& path, uint64_t offset) {

@@ -89,6 +89,44 @@ class RunTest : public ::testing::Test {
   double started_ = 0;
 };
 
+// Whole runs on several ranks of this host, with a global batch of 12 in micro-batches of 1. Skipped without MPI.
+class RanksTest : public RunTest {
+ protected:
+  void SetUp() override;
+
+  // train --config config.yaml on that many ranks, as `t6 launch` starts them.
+  pid_t start_ranks(int world, const std::string& run, const Overrides& overrides = {});
+  Outcome train_on(int world, const std::string& run, const Overrides& overrides = {}) {
+    return finish(start_ranks(world, run, overrides));
+  }
+  // The same by mpirun alone, every rank the program with faults.
+  pid_t start_drivers(int world, const std::string& run, const Environment& environment,
+                      const Overrides& overrides = {});
+  Outcome drive_on(int world, const std::string& run, const Environment& environment, const Overrides& overrides = {}) {
+    return finish(start_drivers(world, run, environment, overrides));
+  }
+  // By mpirun, each rank by its own words: a program and its arguments.
+  pid_t start_apart(const std::vector<std::vector<std::string>>& ranks, const Environment& environment = {});
+  static std::vector<std::string> train_words(const std::string& run, const Overrides& overrides);
+
+  // Processes that work in this test's folder.
+  std::vector<pid_t> processes() const;
+  // The process that is this rank; 0: there is none.
+  pid_t process_of(int rank) const;
+  void expect_no_process_left() const;
+  // Waits until the run of `launcher` has logged `step`; false when it never does.
+  bool wait_for_step(pid_t launcher, const std::string& run, int64_t step) const;
+
+  const std::string& host() const { return host_; }
+  // Lines of the standard error that are messages of the program, not of the launcher.
+  static std::vector<std::string> messages(const std::string& text);
+  // The lines of training of metrics.jsonl: those of evaluations depend on where parts of a run ended.
+  std::string training_lines(const std::string& run) const;
+
+ private:
+  std::string host_;
+};
+
 void flip_byte(const fs::path& path, uint64_t offset);
 
 }  // namespace t6::test
