@@ -38,11 +38,14 @@ class Export : public ScratchTest {
     const fs::path again = save_imported(folder_ / "c", imported);
     export_model(again, imported.config(), folder_ / "d", options);
     EXPECT_EQ(files_of(folder_ / "b"), files_of(folder_ / "d")) << name_of(format);
-    if (type == StoredType::f32) expect_equal_weights(config, step, again);
+    if (type == StoredType::f32) {
+      EXPECT_EQ(differing(config, step, again), "");
+    }
     return files_of(folder_ / "b");
   }
 
-  static void expect_equal_weights(const ModelConfig& config, const fs::path& a, const fs::path& b) {
+  // What of two checkpoints is not the same, bit by bit: "weights", "logits", both or nothing.
+  static std::string differing(const ModelConfig& config, const fs::path& a, const fs::path& b) {
     Transformer first(config), second(config);
     const Tensor tokens = test::random_tokens(1, std::min<int64_t>(config.context, 5), config.vocab_size);
     std::vector<Tensor> logits;
@@ -52,8 +55,8 @@ class Export : public ScratchTest {
       model->parameters().refresh_compute();
       logits.push_back(model->logits(tokens));
     }
-    EXPECT_TRUE(same_bits(first.parameters().master(), second.parameters().master()));
-    EXPECT_TRUE(same_bits(logits[0], logits[1]));
+    return std::string(same_bits(first.parameters().master(), second.parameters().master()) ? "" : "weights ") +
+           (same_bits(logits[0], logits[1]) ? "" : "logits");
   }
 };
 
@@ -72,6 +75,21 @@ TEST_F(Export, EveryKindFormatAndTypeComesBackByteByByte) {
       }
     }
   }
+}
+
+// R26: one byte of the weights that is another on the way is seen in the files and in the model.
+TEST_F(Export, ControlOneChangedByteIsADifference) {
+  const ModelConfig config = small_model_config(AttentionKind::tpa);
+  const fs::path step = save_random(folder_ / "a", config, 3);
+  export_model(step, config, folder_ / "b", {.run = some_run()});
+  const auto before = files_of(folder_ / "b");
+  const fs::path weights = folder_ / "b" / kWeightsFile;
+  flip_bit(weights, fs::file_size(weights) - 4, 0);  // the last bit of the last number
+  const ImportedModel imported(folder_ / "b");
+  const fs::path again = save_imported(folder_ / "c", imported);
+  EXPECT_EQ(differing(config, step, again).substr(0, 7), "weights");
+  export_model(again, imported.config(), folder_ / "d", {.run = some_run()});
+  EXPECT_NE(files_of(folder_ / "d"), before);
 }
 
 ModelConfig random_config(const Philox& random) {
@@ -143,7 +161,7 @@ TEST_F(Export, ShardsHoldTheSameTensors) {
     EXPECT_EQ(is_export_weights(name), name.starts_with("model")) << name;
   }
   const ImportedModel imported(folder_ / "many");
-  expect_equal_weights(config, step, save_imported(folder_ / "c", imported));
+  EXPECT_EQ(differing(config, step, save_imported(folder_ / "c", imported)), "");
 }
 
 TEST_F(Export, TheCardLoadsEveryFileOfWeights) {
