@@ -23,65 +23,11 @@ namespace {
 using data::testing::read_file;
 using data::testing::write_file;
 
-class RunRankDeathHeavy : public RunTest {
+class RunRankDeathHeavy : public RanksTest {
  protected:
-  void SetUp() override {
-    if (!dist::has_mpi() || mpirun().empty()) GTEST_SKIP() << "no MPI";
-    char name[256] = {};
-    ::gethostname(name, sizeof name - 1);
-    host_ = name;
-  }
-
-  pid_t start_ranks(int world, const std::string& run, const Overrides& overrides) {
-    std::vector<std::string> arguments{"launch", "--nproc", std::to_string(world), "--"};
-    const std::vector<std::string> words = train_words(run, overrides);
-    arguments.insert(arguments.end(), words.begin(), words.end());
-    return start_program(arguments);
-  }
-  static std::vector<std::string> train_words(const std::string& run, const Overrides& overrides) {
-    std::vector<std::string> words{"train",
-                                   "--config",
-                                   "config.yaml",
-                                   "run.dir=" + run,
-                                   "run.threads=1",
-                                   "train.global_batch=12",
-                                   "train.micro_batch=1"};
-    words.insert(words.end(), overrides.begin(), overrides.end());
-    return words;
-  }
-
-  // Processes that work in this test's folder.
-  std::vector<pid_t> processes() const {
-    std::vector<pid_t> found;
-    std::error_code ignored;
-    for (const auto& entry : fs::directory_iterator("/proc", ignored)) {
-      const std::string name = entry.path().filename().string();
-      pid_t process = 0;
-      if (std::from_chars(name.data(), name.data() + name.size(), process).ptr != name.data() + name.size()) continue;
-      if (fs::read_symlink(entry.path() / "cwd", ignored) == folder()) found.push_back(process);
-    }
-    return found;
-  }
-  // The process that is this rank; 0: there is none.
-  pid_t process_of(int rank) const {
-    const std::string wanted = fmt::format("OMPI_COMM_WORLD_RANK={}", rank);
-    for (const pid_t process : processes()) {
-      std::ifstream variables(fmt::format("/proc/{}/environ", process));
-      for (std::string each; std::getline(variables, each, '\0');) {
-        if (each == wanted) return process;
-      }
-    }
-    return 0;
-  }
   // Sends `signal` to the rank once the run has logged `steps` more steps; false when it never does.
   bool strike(pid_t launcher, const std::string& run, int rank, int signal, int64_t step) const {
-    const double limit = seconds_now() + 120;
-    while (last_logged(run) < step) {
-      siginfo_t ended = {};
-      ::waitid(P_PID, static_cast<id_t>(launcher), &ended, WEXITED | WNOHANG | WNOWAIT);
-      if (ended.si_pid != 0 || seconds_now() > limit) return false;
-      sleep_for(0.01);
-    }
+    if (!wait_for_step(launcher, run, step)) return false;
     sleep_for(1.3);  // ranks say every second where they are
     const pid_t process = process_of(rank);
     if (process <= 0 || ::kill(process, signal) != 0) return false;
@@ -92,20 +38,6 @@ class RunRankDeathHeavy : public RunTest {
   Outcome given_up(pid_t launcher) {
     ::kill(launcher, SIGTERM);
     return finish(launcher);
-  }
-  // Messages of the program, not of the launcher.
-  static std::vector<std::string> messages(const std::string& text) {
-    std::istringstream lines(text);
-    std::vector<std::string> found;
-    for (std::string line; std::getline(lines, line);) {
-      if (line.starts_with("t6: ")) found.push_back(line);
-    }
-    return found;
-  }
-  void expect_no_process_left() const {
-    std::vector<pid_t> left = processes();
-    for (int i = 0; i < 20 && !left.empty(); ++i, left = processes()) sleep_for(0.01);
-    EXPECT_TRUE(left.empty()) << left.size() << " processes are left";
   }
   // One message, of the program, that has these parts; exit code 7; no process.
   void expect_end(const Outcome& outcome, const std::vector<std::string>& parts) const {
@@ -120,7 +52,6 @@ class RunRankDeathHeavy : public RunTest {
 
   static inline const Overrides kEndless = {"train.steps=100000000", "schedule.kind=constant", "checkpoint.every=20",
                                             "evaluation.every=0", "logging.every=1000"};
-  std::string host_;
 };
 
 TEST_F(RunRankDeathHeavy, ADeadRankEndsTheRun) {
@@ -140,7 +71,7 @@ TEST_F(RunRankDeathHeavy, ADeadRankEndsTheRun) {
     const double struck = seconds_now();
     const Outcome outcome = finish(launcher);
     worst = std::max(worst, seconds_now() - struck);
-    expect_end(outcome, {fmt::format("rank {} on {}", victim, host_), "died",
+    expect_end(outcome, {fmt::format("rank {} on {}", victim, host()), "died",
                          victim == 0 ? "which was at step " : "died, last seen at step "});
     // mpirun tells the launcher of a signal unless another rank's end came first.
     const size_t line = outcome.err.find("t6 launch: ");
@@ -185,11 +116,11 @@ TEST_F(RunRankDeathHeavy, AHangingRankEndsTheRun) {
     const Outcome outcome = finish(launcher);
     const double took = seconds_now() - struck;
     worst = std::max(worst, took);
-    expect_end(outcome, {fmt::format("rank {} on {}", victim, host_), "it sends nothing",
+    expect_end(outcome, {fmt::format("rank {} on {}", victim, host()), "it sends nothing",
                          victim == 0 ? "which was at step " : "hangs, last seen at step "});
     // Rank 0 knows of all; where it is gone, the lowest of the others speaks for itself.
     if (victim == 0) {
-      EXPECT_TRUE(contains(outcome.err, fmt::format("this is said by rank 1 on {}", host_))) << outcome.err;
+      EXPECT_TRUE(contains(outcome.err, fmt::format("this is said by rank 1 on {}", host()))) << outcome.err;
     } else {
       EXPECT_TRUE(contains(outcome.err, "arrived at step ")) << outcome.err;
     }
@@ -228,9 +159,49 @@ TEST_F(RunRankDeathHeavy, ARankThatSpinsInAValidationIsNamed) {
   line.insert(line.end(), words.begin(), words.end());
   const Outcome outcome = finish(test::start_program(mpirun().c_str(), line, folder(), {{"T6_SPIN", "0:" + offset}}));
   expect_end(outcome,
-             {fmt::format("rank 0 on {}", host_), "hangs at step 10, validation: it lives and does not go on"});
+             {fmt::format("rank 0 on {}", host()), "hangs at step 10, validation: it lives and does not go on"});
   EXPECT_TRUE(contains(outcome.err, "rank 1 arrived at step 10, waiting for the validation of all ranks"))
       << outcome.err;
+}
+
+// A rank that lives and does not go on, as when its storage does not answer.
+TEST_F(RunRankDeathHeavy, ARankThatLivesAndHangsEndsTheRun) {
+  constexpr int kWatchdog = 5;
+  const int hangs = figure(2, 20);
+  const Philox random(23, RngPurpose::test);
+  Overrides watched = kEndless;
+  watched.push_back(fmt::format("run.watchdog={}s", kWatchdog));
+  double worst = 0;
+  for (int i = 0; i < hangs; ++i) {
+    const int world = 2 + (full_figures() ? i % 3 : 0), victim = (i + 1) % world;
+    SCOPED_TRACE(fmt::format("hang {}: rank {} of {}", i, victim, world));
+    const std::string run = fmt::format("run{}", i);
+    const auto step = static_cast<int64_t>(5 + random.below(static_cast<uint64_t>(i), 60));
+    const Environment hangs_on_signal{{"T6_HANG", "1"}};
+    pid_t launcher = start_drivers(world, run, hangs_on_signal, watched);
+    for (int attempt = 1; !strike(launcher, run, victim, SIGUSR2, step); ++attempt) {  // as above
+      const Outcome outcome = given_up(launcher);
+      ASSERT_LT(attempt, 5) << outcome.err;
+      fs::remove_all(run_folder(run));
+      launcher = start_drivers(world, run, hangs_on_signal, watched);
+    }
+    const double struck = seconds_now();
+    const Outcome outcome = finish(launcher);
+    const double took = seconds_now() - struck;
+    worst = std::max(worst, took);
+    expect_end(outcome,
+               {fmt::format("rank {} on {}", victim, host()), "hangs at step ", "it lives and does not go on"});
+    EXPECT_TRUE(contains(outcome.err, " arrived at step ")) << outcome.err;
+    EXPECT_LE(took, kWatchdog + (kSanitized ? 15 : 5));
+    expect_checkpoints_intact(run);
+    if (HasFailure()) return;
+    fs::remove_all(run_folder(run));
+  }
+  measured(
+      "R11",
+      "{0} of {0} ranks that lived and did not go on, in whole runs on {1} ranks, ended all with exit 7, the slowest "
+      "after {2:.1f} s",
+      hangs, full_figures() ? "2 to 4" : "2", worst);
 }
 
 // With the watchdog off nobody notices that a rank hangs: what the test above waits for does not come by itself.
@@ -271,15 +242,8 @@ class RunBadLaunchHeavy : public RunRankDeathHeavy {
  protected:
   // Each rank by its own words.
   Outcome run_apart(const std::vector<std::vector<std::string>>& ranks) {
-    std::vector<std::string> words{"--oversubscribe", "--bind-to", "none", "--allow-run-as-root", "--quiet"};
-    for (const std::vector<std::string>& rank : ranks) {
-      words.insert(words.end(), {"-n", "1"});
-      words.insert(words.end(), rank.begin(), rank.end());
-      words.emplace_back(":");
-    }
-    words.pop_back();
     began_ = seconds_now();
-    return finish(test::start_program(mpirun().c_str(), words, folder()));
+    return finish(start_apart(ranks));
   }
   void expect_refused(const Outcome& outcome, const std::vector<std::string>& parts) const {
     EXPECT_EQ(outcome.code, 2) << outcome.err;
@@ -302,14 +266,15 @@ class RunBadLaunchHeavy : public RunRankDeathHeavy {
 TEST_F(RunBadLaunchHeavy, RanksWithOtherConfigs) {
   const Outcome outcome =
       run_apart({rank_words(T6_PROGRAM, {"train.steps=20"}), rank_words(T6_PROGRAM, {"train.steps=30"})});
-  expect_refused(outcome, {fmt::format("rank 1 on {}", host_), "another config than rank 0", "steps: 30", "steps: 20"});
+  expect_refused(outcome,
+                 {fmt::format("rank 1 on {}", host()), "another config than rank 0", "steps: 30", "steps: 20"});
 }
 
 // A mistake of one rank alone: the other waits for it, and says it.
 TEST_F(RunBadLaunchHeavy, ARankWithAMistakeOfItsOwn) {
   const std::vector<std::string> good = rank_words(T6_PROGRAM, {});
   expect_refused(run_apart({good, rank_words(T6_PROGRAM, {"train.stepz=20"})}),
-                 {fmt::format("rank 1 on {}", host_), "train.stepz"});
+                 {fmt::format("rank 1 on {}", host()), "train.stepz"});
   expect_refused(run_apart({rank_words(T6_PROGRAM, {"train.stepz=20"}), good}), {"train.stepz"});
 }
 
@@ -335,7 +300,7 @@ TEST_F(RunBadLaunchHeavy, RanksWithOtherBuilds) {
   write_file(folder() / "other_t6", bytes);
   fs::permissions(folder() / "other_t6", fs::perms::owner_all);
   const Outcome outcome = run_apart({rank_words(T6_PROGRAM, {}), rank_words((folder() / "other_t6").string(), {})});
-  expect_refused(outcome, {fmt::format("rank 1 on {}", host_), "another build of t6 than rank 0"});
+  expect_refused(outcome, {fmt::format("rank 1 on {}", host()), "another build of t6 than rank 0"});
 }
 
 // MPI tells the ranks where to meet, at a port that the system chose: what others listen at is in nobody's way. (Ranks that
