@@ -32,6 +32,18 @@ const ModelJson& with_layers(const ModelJson& json, size_t tensors, const fs::pa
   return json;
 }
 
+// Of the tied pair either name may be the stored one: that is then the tensor itself.
+std::vector<MappedTensor> with_stored_names(std::vector<MappedTensor> mapped, const WeightsReader& weights) {
+  const auto copy = std::find_if(mapped.begin(), mapped.end(), [](const MappedTensor& tensor) { return tensor.copy; });
+  const auto first =
+      std::find_if(mapped.begin(), copy, [&](const MappedTensor& other) { return other.source == copy->source; });
+  if (weights.find(first->name) == nullptr && weights.find(copy->name) != nullptr) {
+    first->name = copy->name;
+    mapped.erase(copy);
+  }
+  return mapped;
+}
+
 }  // namespace
 
 ImportedModel::ImportedModel(const fs::path& folder)
@@ -39,7 +51,8 @@ ImportedModel::ImportedModel(const fs::path& folder)
       weights_(folder_),
       json_(parse_model_json(read_plain_file(folder_ / "config.json", kMaxTextBytes),
                              (folder_ / "config.json").string(), weights_.names())),
-      mapped_(map_tensors(with_layers(json_, weights_.names().size(), folder_).config, json_.format)) {
+      mapped_(with_stored_names(map_tensors(with_layers(json_, weights_.names().size(), folder_).config, json_.format),
+                                weights_)) {
   require_tensors();
   for (const MappedTensor& tensor : mapped_) {
     if (tensor.source.empty()) require_ones(tensor);

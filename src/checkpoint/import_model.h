@@ -14,8 +14,8 @@ namespace t6::checkpoint {
 class ImportedModel {
  public:
   // Opens and checks `folder`: config.json as parse_model_json, names and shapes of all tensors, norms that t6 has without
-  // weights (must be ones), a head that is stored beside the embedding (must be equal). Error(checkpoint) with file, tensor
-  // and what was expected.
+  // weights (must be ones), the embedding and the head that is tied to it (one of them, or both and equal). Error(checkpoint)
+  // with file, tensor and what was expected.
   explicit ImportedModel(const fs::path& folder);
 
   ModelFormat format() const { return json_.format; }

@@ -48,7 +48,8 @@ struct MappedTensor {
   std::string source;  // t6's parameter; empty: ones, of a norm that t6 has without weights
   Shape shape;         // in both
   RowOrder rows = {};
-  // The tied head: the numbers of a tensor before it once more. May be missing when read, must be equal when there.
+  // The tied head: the numbers of a tensor before it once more. When read one of the two may be missing, and both must be
+  // equal when there.
   bool copy = false;
   bool written = true;  // by an export
 };

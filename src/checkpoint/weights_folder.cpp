@@ -118,8 +118,8 @@ WeightsReader::WeightsReader(const fs::path& folder) : folder_(folder) {
     }
     const char* pickles =
         io::exists(folder / "pytorch_model.bin") || io::exists(folder / "pytorch_model.bin.index.json")
-            ? "; its pytorch_model.bin is a pickle, which can run code and is never read: load it in "
-              "Python and save it with safe_serialization=True"
+            ? "; its pytorch_model.bin is a pickle, which can run code and is never read: load the model in Python "
+              "and write it beside its config.json by safetensors.torch.save_model(model, \"model.safetensors\")"
             : "";
     fail(ExitCode::checkpoint, "{} holds no weights: neither {} nor {}{}", folder.string(), kWeightsFile, kWeightsIndex,
          pickles);

@@ -164,6 +164,52 @@ TEST_F(Export, ShardsHoldTheSameTensors) {
   EXPECT_EQ(differing(config, step, save_imported(folder_ / "c", imported)), "");
 }
 
+// Programs that keep one name of tensors that are the same: safetensors.torch.save_model the first by the alphabet.
+TEST_F(Export, EitherNameOfTheTiedPairIsEnough) {
+  for (const AttentionKind kind : kAttentionKinds) {
+    const ModelConfig config = small_model_config(kind);
+    const fs::path step = save_random(folder_ / config.kind_name(), config, 1);
+    for (const ModelFormat format : formats_of(config)) {
+      SCOPED_TRACE(fmt::format("{} {}", config.kind_name(), name_of(format)));
+      const fs::path folder = folder_ / fmt::format("{}-{}", config.kind_name(), name_of(format));
+      export_model(step, config, folder, {.format = format, .type = StoredType::bf16, .approximate = true});
+      const ImportedModel both(folder);
+      const State whole = both.state();
+      const bool own = format == ModelFormat::official || format == ModelFormat::t6;
+      const std::string embedding = own ? "transformer.wte.weight" : "model.embed_tokens.weight";
+      const std::string head = "lm_head.weight";
+      for (const std::string& kept : {embedding, head}) {
+        const fs::path one = folder_ / "one";
+        io::remove_all(one);
+        io::make_directories(one);
+        fs::copy_file(folder / "config.json", one / "config.json");
+        const WeightsReader reader(folder);
+        std::vector<StoredTensor> tensors;
+        std::vector<std::string> sources;
+        for (const std::string& name : reader.names()) {
+          const bool tied = name == embedding || name == head;
+          if (name == head && reader.find(embedding) != nullptr) continue;
+          tensors.push_back(*reader.find(name));
+          if (tied) tensors.back().name = kept;
+          sources.push_back(name);
+        }
+        WeightsWriter writer(one, tensors, 1'000'000'000);
+        for (size_t i = 0; i < sources.size(); ++i) writer.write(i, reader.read(sources[i]));
+        writer.finish();
+
+        const ImportedModel imported(one);
+        EXPECT_EQ(imported.type(), StoredType::bf16);
+        const State state = imported.state();
+        ASSERT_EQ(state.tensors.size(), whole.tensors.size());
+        for (size_t i = 0; i < state.tensors.size(); ++i) {
+          EXPECT_EQ(state.tensors[i].name, whole.tensors[i].name);
+          EXPECT_TRUE(same_bits(state.tensors[i].get(), whole.tensors[i].get())) << state.tensors[i].name;
+        }
+      }
+    }
+  }
+}
+
 TEST_F(Export, TheCardLoadsEveryFileOfWeights) {
   const ModelConfig config = small_model_config(AttentionKind::tpa);
   const std::string one = model_card(config, {});

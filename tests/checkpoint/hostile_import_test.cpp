@@ -306,6 +306,7 @@ TEST_F(HostileImport, WeightsThatMeanAnotherModel) {
   expect_refused(official, "holds no weights");
   write_bytes(official / "pytorch_model.bin", "x");
   expect_refused(official, "pickle");
+  expect_refused(official, "save_model(model, \"model.safetensors\")");
   expect_refused(folder_ / "nowhere", "no such folder");
 
   const fs::path run = good(ModelFormat::mistral, AttentionKind::mha);
