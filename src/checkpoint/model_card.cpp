@@ -87,7 +87,26 @@ Rows run_rows(const json& run) {
   return rows;
 }
 
-std::string how_to_load(const CardFacts& facts) {
+// The authors' file with the model of `config`, as it is called below model/ of their repository. Their file for mha takes
+// the width of a head from the model's; that for groups computes the same with groups of one.
+std::string_view authors_module(const ModelConfig& config) {
+  switch (config.kind()) {
+    case AttentionKind::mha:
+      return config.heads * config.head_width == config.width ? "llama-mha" : "llama-gqa";
+    case AttentionKind::mqa:
+    case AttentionKind::gqa:
+      return "llama-gqa";
+    case AttentionKind::mla:
+      return "llama-mla";
+    case AttentionKind::tpa:
+      return "T6";
+    case AttentionKind::tpa_kvonly:
+      break;
+  }
+  return "T6_kvonly";
+}
+
+std::string how_to_load(const ModelConfig& config, const CardFacts& facts) {
   if (facts.format == ModelFormat::official) {
     std::string load = "weights = load_file(\"model.safetensors\")\n";
     if (facts.weights_files > 1) {
@@ -100,11 +119,12 @@ std::string how_to_load(const CardFacts& facts) {
     return "The names of the tensors and the keys of `config.json` are those of the authors' code\n"
            "(https://github.com/tensorgi/TPA):\n\n"
            "```python\n"
-           "import json\n"
-           "from safetensors.torch import load_file\n"
-           "from model.T6 import GPT, GPTConfig  # the file of this model's attention\n\n"
-           "model = GPT(GPTConfig(**json.load(open(\"config.json\"))))\n" +
-           load + "model.load_state_dict(weights, strict=False)  # the head is tied\n```\n";
+           "import importlib, json, sys\n"
+           "from safetensors.torch import load_file\n\n"
+           "sys.path.append(\"TPA\")  # where it was cloned to\n" +
+           fmt::format("module = importlib.import_module(\"model.{}\")\n", authors_module(config)) +
+           "model = module.GPT(module.GPTConfig(**json.load(open(\"config.json\"))))\n" + load +
+           "model.load_state_dict(weights)  # strict: every name must be there\n```\n";
   }
   const bool remote = facts.format == ModelFormat::t6;
   std::string text =
@@ -146,7 +166,7 @@ std::string model_card(const ModelConfig& config, const CardFacts& facts) {
   for (const std::string& difference : facts.approximations) {
     text += fmt::format("\n**Approximate**: {}; logits differ by that rounding.\n", difference);
   }
-  text += "\n## Load it\n\n" + how_to_load(facts);
+  text += "\n## Load it\n\n" + how_to_load(config, facts);
   text += "\nBack into t6: `t6 import . --out runs/imported`.\n";
   text += "\n## Tokenizer\n\n";
   text += facts.tokenizer_hash.empty()

@@ -223,6 +223,26 @@ TEST_F(Export, TheCardLoadsEveryFileOfWeights) {
   EXPECT_FALSE(contains(many, "[t6](https://arxiv")) << "the paper is not t6's";
 }
 
+// Their files for llama's kinds have names that no import statement can say; that of mha takes the width of a head from
+// the model's.
+TEST_F(Export, TheCardNamesTheAuthorsFileOfTheKind) {
+  const auto expect_module = [](const ModelConfig& config, const std::string& module) {
+    const std::string card = model_card(config, {.format = ModelFormat::official});
+    EXPECT_TRUE(contains(card, fmt::format("importlib.import_module(\"model.{}\")", module))) << card;
+    EXPECT_TRUE(contains(card, "model.load_state_dict(weights)  # strict: every name must be there")) << card;
+  };
+  expect_module(small_model_config(AttentionKind::tpa), "T6");
+  expect_module(small_model_config(AttentionKind::tpa_kvonly), "T6_kvonly");
+  expect_module(small_model_config(AttentionKind::mla), "llama-mla");
+  expect_module(small_model_config(AttentionKind::gqa), "llama-gqa");
+  expect_module(small_model_config(AttentionKind::mqa), "llama-gqa");
+  ModelConfig mha = small_model_config(AttentionKind::mha);
+  mha.width = mha.heads * mha.head_width;
+  expect_module(mha, "llama-mha");
+  mha.width += mha.heads;
+  expect_module(mha, "llama-gqa");
+}
+
 TEST_F(Export, RowsOfRopeAreThoseOfTheOtherConvention) {
   // A head of 8 rows whose last 4 are turned, as S = (s0, s1, -s2, -s3) and T[2 j] = S[j], T[2 j + 1] = S[j + 2].
   const RowOrder interleave{RowOrder::Rule::interleave, 8, 4};

@@ -3,6 +3,7 @@ import functools
 import json
 import os
 import pathlib
+import subprocess
 import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -40,6 +41,11 @@ def tokenizer(name, export="hf"):
 
 def logits_of_t6(path):
     return load_file(WORK / path)["logits"]
+
+
+def t6(*arguments):
+    done = subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True)
+    assert done.returncode == 0, f"t6 {' '.join(map(str, arguments))}\n{done.stderr.decode()}"
 
 
 def note(text):
