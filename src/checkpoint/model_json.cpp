@@ -44,10 +44,12 @@ void common_sizes(JsonFields& f, Draft& d) {
 }
 
 // What every format of transformers has, and what does not change the model.
-void transformers_keys(JsonFields& f, Draft& d, const char* architecture, const char* model_type) {
+// `tied`: whether a model is tied where its config.json does not say; transformers leaves defaults out.
+void transformers_keys(JsonFields& f, Draft& d, const char* architecture, const char* model_type,
+                       JsonFields::Presence tied = JsonFields::kRequired) {
   f.is("architectures", json::array({architecture}), "another class computes something else", JsonFields::kDefault);
   f.is("model_type", model_type, "");
-  f.is("tie_word_embeddings", true, "t6 has no head of its own: its weights are the embedding's");
+  f.is("tie_word_embeddings", true, "t6 has no head of its own: its weights are the embedding's", tied);
   f.note("torch_dtype", d.dtype);
   f.note("bos_token_id", d.end_of_text);
   f.note("eos_token_id", d.end_of_text);
@@ -125,15 +127,16 @@ void deepseek_keys(JsonFields& f, Draft& d) {
   f.is("rope_interleave", true, "t6 knows DeepSeek's order of the rotated rows alone", JsonFields::kDefault);
   f.is("attention_bias", false, "t6 has no biases", JsonFields::kDefault);
   f.is("hidden_act", "silu", "t6's gate is silu", JsonFields::kDefault);
-  for (const char* key : {"head_dim", "qk_head_dim", "n_routed_experts", "n_shared_experts", "moe_intermediate_size",
-                          "num_experts_per_tok", "n_group", "topk_group", "norm_topk_prob", "routed_scaling_factor",
-                          "scoring_func", "topk_method", "moe_layer_freq", "ep_size", "aux_loss_alpha", "seq_aux"}) {
+  for (const char* key :
+       {"head_dim", "qk_head_dim", "n_routed_experts", "n_shared_experts", "moe_intermediate_size",
+        "num_experts_per_tok", "n_group", "topk_group", "norm_topk_prob", "routed_scaling_factor", "scoring_func",
+        "topk_method", "moe_layer_freq", "ep_size", "aux_loss_alpha", "seq_aux", "output_router_logits"}) {
     f.harmless(key);
   }
 }
 
 void t6_keys(JsonFields& f, Draft& d) {
-  transformers_keys(f, d, "T6ForCausalLM", "t6");
+  transformers_keys(f, d, "T6ForCausalLM", "t6", JsonFields::kDefault);
   f.note("auto_map", json({{"AutoConfig", "configuration_t6.T6Config"},
                            {"AutoModel", "modeling_t6.T6Model"},
                            {"AutoModelForCausalLM", "modeling_t6.T6ForCausalLM"}}));

@@ -277,6 +277,25 @@ TEST_F(HostileImport, ConfigsThatMeanAnotherModel) {
   EXPECT_GE(refused_, 40);
 }
 
+// What transformers leaves out of a config.json because it is a default, and what it adds that t6 does not write.
+TEST_F(HostileImport, ConfigsThatTransformersSavesAgainAreRead) {
+  const auto reads = [&](ModelFormat format, AttentionKind kind, const std::function<void(json&)>& change) {
+    const fs::path folder = good(format, kind);
+    const std::string before = to_yaml(ImportedModel(folder).config());
+    json config = json::parse(read_bytes(folder / "config.json"));
+    change(config);
+    write_bytes(folder / "config.json", config.dump());
+    EXPECT_EQ(to_yaml(ImportedModel(folder).config()), before);
+  };
+  reads(ModelFormat::t6, AttentionKind::tpa, [](json& c) { c.erase("tie_word_embeddings"); });
+  reads(ModelFormat::deepseek_v3, AttentionKind::mla, [](json& c) { c["output_router_logits"] = false; });
+  with_config(
+      ModelFormat::t6, AttentionKind::tpa, [](json& c) { c["tie_word_embeddings"] = false; }, "tie_word_embeddings");
+  with_config(
+      ModelFormat::mistral, AttentionKind::gqa, [](json& c) { c.erase("tie_word_embeddings"); },
+      "tie_word_embeddings: is missing");
+}
+
 TEST_F(HostileImport, WeightsThatMeanAnotherModel) {
   const fs::path folder = good(ModelFormat::mistral, AttentionKind::mha);
   const std::string bytes = read_bytes(folder / kWeightsFile);

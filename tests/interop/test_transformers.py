@@ -2,9 +2,10 @@
 import unittest
 
 import torch
-from transformers import AutoTokenizer, GPT2Tokenizer
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Tokenizer
 
-from common import EXPORTS, FACTS, IDS, SOURCE, VERSION, WORK, load, logits_of_t6, note, tokenizer
+from common import EXPORTS, FACTS, IDS, SOURCE, VERSION, WORK, load, logits_of_t6, note, t6, tokenizer
 
 CLASSES = {"mha": "MistralForCausalLM", "mqa": "MistralForCausalLM", "gqa": "MistralForCausalLM",
            "mla": "DeepseekV3ForCausalLM", "tpa": "T6ForCausalLM", "tpa_kvonly": "T6ForCausalLM"}
@@ -59,6 +60,29 @@ class Exports(unittest.TestCase):
                 with self.subTest(name=name, export=export, use_cache=use_cache):
                     expected = (WORK / name / "text").read_bytes().decode()
                     self.assertEqual(text_of(tokens, made.tolist()) + "\n", expected)
+
+    def test_saved_again(self):
+        """An export that is tuned and saved there is imported by t6, and computes the same."""
+        for name, export in loadable(self):
+            saved = WORK / name / f"{export}.saved_{VERSION[0]}.{VERSION[1]}"
+            # Not of load(): those are for the other tests.
+            model = AutoModelForCausalLM.from_pretrained(WORK / name / export, trust_remote_code=True,
+                                                         torch_dtype=torch.float32).train()
+            before = logits_of_t6(f"{name}/{export}.logits.safetensors")
+            for parameter, values in model.named_parameters():  # norms as docs/export.md says
+                values.requires_grad = values.ndim > 1 or "_a_layernorm" in parameter
+            ids = torch.tensor([IDS])
+            model(ids, labels=ids).loss.backward()
+            torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1).step()
+            model.save_pretrained(saved)
+            with torch.no_grad():
+                theirs = model.eval()(ids).logits[0]
+            with self.subTest(name=name, export=export):
+                self.assertGreater((theirs - before).abs().max().item(), 1e-3)
+                t6("import", saved, "--out", f"{saved}.run", "--force")
+                t6("logits", f"{saved}.run", "--ids", ",".join(map(str, IDS)), "--out", f"{saved}.logits",
+                   "--device", "cpu")
+                self.assertLess((load_file(f"{saved}.logits")["logits"] - theirs).abs().max().item(), 1e-5)
 
     def test_round_trip(self):
         """Exported, imported, exported: the same bytes in every file."""
