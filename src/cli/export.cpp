@@ -118,7 +118,10 @@ int run(const Options& options) {
   } else {
     about.format = checkpoint::hf_format(config.model, options.llama);
   }
-  const std::string tokenizer_file = options.tokenizer.empty() ? config.data.tokenizer.value_or("") : options.tokenizer;
+  std::string tokenizer_file = options.tokenizer;
+  if (tokenizer_file.empty() && config.data.tokenizer) {
+    tokenizer_file = train::tokenizer_file(config, loaded.path).string();
+  }
   if (!tokenizer_file.empty() && !options.no_tokenizer) {
     add_tokenizer(tokenizer_file, config.model, about);
   } else if (!options.no_tokenizer) {

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "data/shard.h"
+#include "train/checkpoint_path.h"
 
 namespace t6::cli {
 
@@ -34,7 +35,7 @@ data::Tokenizer tokenizer_of(const LoadedModel& loaded, const std::string& run, 
   if (given.empty() && !config.data.tokenizer) {
     fail(ExitCode::usage, "the run {} names no data.tokenizer; give the file with --tokenizer tokenizer.tiktoken", run);
   }
-  const std::string file = given.empty() ? *config.data.tokenizer : given;
+  const std::string file = given.empty() ? train::tokenizer_file(config, loaded.path).string() : given;
   data::Tokenizer tokenizer = data::Tokenizer::load(file);
   const auto vocabulary = static_cast<int64_t>(tokenizer.vocab_size());
   if (vocabulary > config.model.vocab_size) {

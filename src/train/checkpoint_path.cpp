@@ -62,6 +62,15 @@ checkpoint::Loaded facts_of(const std::string& path) {
   return load_from(find_checkpoints(path), {}, {.prefix = "none/"});
 }
 
+fs::path tokenizer_file(const RunConfig& config, const fs::path& step) {
+  const fs::path named = config.data.tokenizer.value();
+  const fs::path inside = named.lexically_normal().lexically_relative(fs::path(config.run.dir).lexically_normal());
+  if (inside.empty() || *inside.begin() == "..") return named;
+  const fs::path here = (step.parent_path() / ".." / inside).lexically_normal();
+  std::error_code ignored;
+  return fs::exists(here, ignored) ? here : named;
+}
+
 void require_attention(const CheckpointPath& where, std::string_view kind) {
   fs::path newest = where.path;
   if (!where.one) {

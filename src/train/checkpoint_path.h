@@ -5,6 +5,7 @@
 #include <string>
 
 #include "checkpoint/checkpoint.h"
+#include "train/run_config.h"
 
 namespace t6::train {
 
@@ -24,6 +25,11 @@ checkpoint::Loaded load_from(const CheckpointPath& where, const checkpoint::Stat
 // What the newest intact checkpoint of `path`, or the one it names, says about itself; no tensor is read. Error(checkpoint)
 // also when there is none.
 checkpoint::Loaded facts_of(const std::string& path);
+
+// The file that data.tokenizer of `config`, which must be set, names. Paths in a config are those of the folder where the run was
+// started; but one into the run's own folder is looked for first in the run folder of `step`, a checkpoint, wherever that
+// lies now.
+std::filesystem::path tokenizer_file(const RunConfig& config, const std::filesystem::path& step);
 
 // Error(checkpoint) when the newest checkpoint of `where` says that its model has another kind of attention than `kind`;
 // what it does not say is left to who loads it.

@@ -121,6 +121,29 @@ TEST_F(ExportCommands, AnImportWaitsForNoPipe) {
   expect_refused({"import", "hf", "--out", "c"}, 4, "hf/model.safetensors: is no file");
 }
 
+TEST_F(ExportCommands, AnImportedRunCanBeMoved) {
+  train("gqa");
+  expect_ok({"export", "run", "--out", "hf"});
+  expect_ok({"import", "hf", "--out", "runs/back/"});
+  const std::string text = generated("run");
+  std::filesystem::rename(folder() / "runs/back", folder() / "moved");
+  write("tasks/sciq.jsonl",
+        R"({"question":"the cat","correct_answer":"sees","distractor1":"a","distractor2":"b","distractor3":"c"})"
+        "\n");
+  for (const char* place : {"moved", "moved/checkpoints", "moved/checkpoints/step-00000000"}) {
+    EXPECT_EQ(generated(place), text) << place;
+    expect_ok({"eval", place, "--tasks", "sciq", "--data", "tasks"});
+    expect_ok({"export", place, "--out", "again", "--force"});
+    EXPECT_EQ(read("again/tokenizer.json"), read("hf/tokenizer.json")) << place;
+  }
+  // Of two copies each has its own; without one in the folder, the path of the config holds.
+  std::filesystem::copy(folder() / "moved", folder() / "runs/back", std::filesystem::copy_options::recursive);
+  std::filesystem::remove(folder() / "moved/tokenizer.tiktoken");
+  EXPECT_EQ(generated("moved"), text);
+  write("runs/back/tokenizer.tiktoken", "damaged");
+  expect_refused({"generate", "moved", "--prompt", "the"}, 3, "runs/back/tokenizer.tiktoken");
+}
+
 TEST_F(ExportCommands, ARunWhoseTokenizerCannotBeExportedGoesOutWithoutIt) {
   train("mha");
   std::filesystem::rename(folder() / "text.tiktoken", folder() / "away");
