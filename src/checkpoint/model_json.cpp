@@ -13,17 +13,24 @@ namespace {
 using nlohmann::json;
 
 constexpr int64_t kGpt2EndOfText = 50256;
+// What the authors' code takes for a key that their config.json does not have: the defaults of GPTConfig in model/T6.py,
+// T6_kvonly.py and llama-{mha,gqa,mla}.py (the last for those of mla), and the base of class Rotary there. Their training
+// hands over sizes and ranks but for those of mla.
 constexpr double kOfficialTheta = 10000;
+constexpr int64_t kOfficialContext = 1024;
+constexpr int64_t kOfficialQRank = 512, kOfficialKvRank = 256, kOfficialRopeWidth = 32, kOfficialValueWidth = 64;
 
 // What a config.json says, whatever the format calls it.
 struct Draft {
-  int64_t vocab_size = 0, layers = 0, width = 0, ff_width = 0, heads = 0, head_width = 0, context = 1024;
-  int64_t kv_heads = 1, group_size = 1;                               // mha, gqa, mqa
-  int64_t rank_q = 1, rank_k = 1, rank_v = 1;                         // tpa, tpa_kvonly (rank_q 0)
-  int64_t q_rank = 512, kv_rank = 256, rope_width = 32, v_width = 0;  // mla
+  int64_t vocab_size = 0, layers = 0, width = 0, ff_width = 0, heads = 0, head_width = 0;
+  int64_t context = kOfficialContext;
+  int64_t kv_heads = 1, group_size = 1;        // mha, gqa, mqa
+  int64_t rank_q = 1, rank_k = 1, rank_v = 1;  // tpa, tpa_kvonly (rank_q 0)
+  int64_t q_rank = kOfficialQRank, kv_rank = kOfficialKvRank, rope_width = kOfficialRopeWidth;  // mla
+  int64_t v_width = kOfficialValueWidth;                                                        // mla
   double theta = kOfficialTheta;
   double eps = std::numeric_limits<float>::epsilon();
-  std::string kind;           // the word of a config
+  std::string kind;           // the word of a config; empty where the format says it otherwise
   std::string table;          // "f32", "bf16"
   std::string natural_table;  // what the format itself computes with
   json end_of_text;           // or null
@@ -217,6 +224,24 @@ AttentionKind grouped_kind(const Draft& d) {
   return d.kv_heads == 1 ? AttentionKind::mqa : AttentionKind::gqa;
 }
 
+// Of a draft that was read without a problem.
+AttentionKind kind_of(ModelFormat format, const Draft& d) {
+  switch (format) {
+    case ModelFormat::mistral:
+    case ModelFormat::llama:
+      return grouped_kind(d);
+    case ModelFormat::deepseek_v3:
+      return AttentionKind::mla;
+    case ModelFormat::official:
+      if (d.is(AttentionKind::mla)) return AttentionKind::mla;
+      if (d.is(AttentionKind::mha)) return grouped_kind(d);  // the names that all three have
+      break;
+    case ModelFormat::t6:
+      break;
+  }
+  return d.is(AttentionKind::tpa) ? AttentionKind::tpa : AttentionKind::tpa_kvonly;
+}
+
 ModelConfig config_of(const Draft& d, AttentionKind kind) {
   ModelConfig config;
   config.attention = default_options(kind);
@@ -327,15 +352,17 @@ ModelJson parse_model_json(std::string_view text, const std::string& where, cons
   Draft draft;
   if (format == ModelFormat::official) {
     draft.kind = kAttentionKindNames[static_cast<size_t>(official_kind(names, where))];
-    draft.v_width = 64;
   }
   draft.table = natural_table(format, "f32");
   JsonReader reader(root);
   keys_of(format, reader, draft);
-  AttentionKind kind = AttentionKind::mla;
   if (format == ModelFormat::official) {
-    reader.problem_unless(!draft.is(AttentionKind::mla) || draft.v_width == draft.head_width, "v_head_dim",
-                          "expected head_dim: t6's values are as wide as the unrotated part of its keys");
+    const bool said = root.contains("v_head_dim") && !root["v_head_dim"].is_null();
+    reader.problem_unless(
+        !draft.is(AttentionKind::mla) || draft.v_width == draft.head_width, "v_head_dim",
+        fmt::format("{}expected head_dim {}: t6's values are as wide as the unrotated part of its keys",
+                    said ? "" : fmt::format("is missing; the authors' default is {}, ", kOfficialValueWidth),
+                    draft.head_width));
     reader.problem_unless(draft.heads % draft.group_size == 0, "group_size",
                           fmt::format("expected a divisor of n_head {}, got {}", draft.heads, draft.group_size));
     draft.rank_v = draft.rank_k;
@@ -343,14 +370,7 @@ ModelJson parse_model_json(std::string_view text, const std::string& where, cons
     draft.kv_heads = draft.heads / draft.group_size;
   }
   reader.finish(where);
-  if (draft.kind.empty() || draft.is(AttentionKind::mha)) {
-    if (format != ModelFormat::deepseek_v3) kind = grouped_kind(draft);
-  } else {
-    for (const AttentionKind other : kAttentionKinds) {
-      if (draft.is(other)) kind = other;
-    }
-  }
-  ModelConfig config = config_of(draft, kind);
+  ModelConfig config = config_of(draft, kind_of(format, draft));
   try {
     // The rules that every config is held to.
     config = model_config_from_yaml(to_yaml(config), where);

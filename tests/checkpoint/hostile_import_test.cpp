@@ -274,6 +274,9 @@ TEST_F(HostileImport, ConfigsThatMeanAnotherModel) {
       AttentionKind::mla, [](json& c) { c["v_head_dim"] = 6; }, "v_head_dim");
   official(
       AttentionKind::mha, [](json& c) { c.erase("head_dim"); }, "OpenAI's GPT-2");
+  official(
+      AttentionKind::mla, [](json& c) { c.erase("v_head_dim"); },
+      "v_head_dim: is missing; the authors' default is 64, expected head_dim 8");
   EXPECT_GE(refused_, 40);
 }
 
