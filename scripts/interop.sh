@@ -9,12 +9,15 @@
 #   scripts/interop.sh --fixtures           makes tests/data/interop anew, and tests nothing
 #   scripts/interop.sh test_transformers.Exports.test_logits ...     some tests alone
 #
+# When everything has passed, tests/data/interop/remote_code.json tells the ordinary suite with which files of the Python
+# model: a change of these has to pass here first.
+#
 # The libraries come from PyPI into build/interop, once: about 6 GB, most of it PyTorch's GPU libraries, which all
 # versions share. They are tools of these tests and no dependency of t6. T6_INTEROP_ENVIRONMENTS names another place.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-t6=build/cpu/t6 environments=() make=() keep=no fixtures=no install_only=no tests=()
+t6=build/cpu/t6 all=no environments=() make=() keep=no fixtures=no install_only=no tests=()
 while [ $# -gt 0 ]; do
   case "$1" in
     --t6) t6=${2:?"--t6 needs a program"}; shift ;;
@@ -23,12 +26,13 @@ while [ $# -gt 0 ]; do
     --keep-models) keep=yes ;;
     --fixtures) fixtures=yes; environments=(5) ;;
     --install) environments+=("${2:?"--install needs a name"}"); install_only=yes; shift ;;  # for compare_lm_eval.sh
-    -h | --help) sed -n '2,13{s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,16{s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
     -*) echo "interop: unknown option $1; see --help" >&2; exit 2 ;;
     *) tests+=("$1") ;;
   esac
   shift
 done
+[ ${#environments[@]} -gt 0 ] || [ ${#tests[@]} -gt 0 ] || all=yes
 [ ${#environments[@]} -gt 0 ] || environments=(oldest 4 5)
 [ ${#tests[@]} -gt 0 ] || tests=(test_transformers test_t6_model test_official)
 if [ "$install_only" = no ]; then
@@ -81,12 +85,14 @@ fi
 [ "$keep" = yes ] && [ -e "$T6_INTEROP_MODELS/models.json" ] ||
   "$place/torch/bin/python" tests/interop/make_models.py --t6 "$t6" --out "$T6_INTEROP_MODELS" ${make[@]+"${make[@]}"}
 
-failed=()
+failed=() versions=()
 for name in "${environments[@]}"; do
   python=$(realpath "$place/$name")/bin/python
   echo "== $("$python" -c 'import torch, transformers, tokenizers
 print("transformers", transformers.__version__, "tokenizers", tokenizers.__version__, "torch", torch.__version__)')"
+  versions+=("$("$python" -c 'import transformers; print(transformers.__version__)')")
   (cd tests/interop && "$python" -m unittest -v "${tests[@]}") || failed+=("$name")
 done
 [ ${#failed[@]} -eq 0 ] || { echo "interop: FAILED with ${failed[*]}" >&2; exit 1; }
+[ "$all" = no ] || "$place/torch/bin/python" tests/interop/note_passed.py "$T6_INTEROP_MODELS" "${versions[@]}"
 echo "interop: passed with ${environments[*]}"
