@@ -2,10 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "cli/program.h"
+#include "support/events.h"
 
 namespace t6::test {
 namespace {
@@ -147,6 +148,25 @@ TEST_F(TaskCommands, TrainingScoresAndKeepsItsBits) {
     if (json::parse(line).at("kind") != "score") rest += line + "\n";
   }
   EXPECT_EQ(rest, read("plain/metrics.jsonl"));
+  // The same numbers as curves.
+  using Curves = std::map<std::string, std::map<uint64_t, float>>;
+  Curves expected, drawn;
+  for (const json& line : lines) {
+    for (const char* key : {"acc", "acc_stderr", "acc_norm", "acc_norm_stderr", "perplexity", "perplexity_stderr"}) {
+      if (!line.contains(key)) continue;
+      expected["score/" + line.at("task").get<std::string>() + "/" + key][line.at("step")] = line.at(key).get<float>();
+    }
+  }
+  EXPECT_EQ(expected.size(), 8u);
+  for (const auto& file : std::filesystem::directory_iterator(folder() / "scored/tensorboard")) {
+    for (const Message& event : read_events(file.path())) {
+      if (!event.has(5)) continue;
+      for (const Message& value : event.message(5).messages(1)) {
+        if (value.bytes(1).starts_with("score/")) drawn[value.bytes(1)][event.number(2)] = simple_value(value);
+      }
+    }
+  }
+  EXPECT_EQ(drawn, expected);
   // What t6 eval says of the last checkpoint.
   const json eval = json::parse(expect_ok({"eval", "scored", "--tasks", "piqa,lambada", "--data", "tasks", "--limit",
                                            "10", "--device", "cpu", "--json"})
