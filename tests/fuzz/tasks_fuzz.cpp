@@ -12,8 +12,8 @@ using train::Question;
 void require_askable(TaskName task, const Question& question) {
   const size_t choices = question.prompts.size();
   require(choices >= (task == TaskName::lambada ? 1 : 2) && choices <= train::kMaxChoices, "{} choices", choices);
-  require(question.gold < choices && question.lengths.size() == choices, "gold {} of {} choices, {} lengths",
-          question.gold, choices, question.lengths.size());
+  require(question.gold < choices && question.lengths.size() == (train::has_norm(task) ? choices : 0),
+          "gold {} of {} choices, {} lengths", question.gold, choices, question.lengths.size());
   for (const train::Prompt& prompt : question.prompts) {
     require(prompt.continuation.starts_with(' ') && !train::strip(prompt.continuation).empty(), "nothing to measure");
   }

@@ -65,6 +65,15 @@ std::string capitalize(std::string_view text) {
   return out;
 }
 
+// A context with one answer a choice.
+Question ask(const std::string& context, const std::vector<std::string>& choices, size_t gold) {
+  Question question;
+  question.gold = gold;
+  question.example = fmt::format("{} {}{}", context, choices[gold], kExampleEnd);
+  for (const std::string& choice : choices) question.prompts.push_back({context, fmt::format(" {}", choice)});
+  return question;
+}
+
 std::string_view without_prefix(std::string_view text, std::string_view prefix) {
   return text.starts_with(prefix) ? text.substr(prefix.size()) : text;
 }
@@ -102,13 +111,8 @@ std::string_view strip(std::string_view text) {
 }
 
 Question choose(std::string context, const std::vector<std::string>& choices, size_t gold) {
-  Question question;
-  question.gold = gold;
-  question.example = fmt::format("{} {}{}", context, choices[gold], kExampleEnd);
-  for (const std::string& choice : choices) {
-    question.prompts.push_back({context, fmt::format(" {}", choice)});
-    question.lengths.push_back(characters(choice));
-  }
+  Question question = ask(context, choices, gold);
+  for (const std::string& choice : choices) question.lengths.push_back(characters(choice));
   return question;
 }
 
@@ -117,7 +121,7 @@ std::string question_and_answer(std::string_view question) {
 }
 
 Question boolq(std::string_view passage, std::string_view question, bool yes) {
-  return choose(fmt::format("{}\nQuestion: {}?\nAnswer:", passage, question), {"no", "yes"}, yes ? 1 : 0);
+  return ask(fmt::format("{}\nQuestion: {}?\nAnswer:", passage, question), {"no", "yes"}, yes ? 1 : 0);
 }
 
 Question sciq(std::string_view support, std::string_view question, const std::vector<std::string>& distractors,
@@ -141,10 +145,7 @@ Question choose_context(const std::vector<std::string>& contexts, std::string_vi
   question.gold = gold;
   const std::string answer = fmt::format(" {}", continuation);
   question.example = fmt::format("{}{}{}", contexts[gold], answer, kExampleEnd);
-  for (const std::string& context : contexts) {
-    question.prompts.push_back({context, answer});
-    question.lengths.push_back(characters(context));
-  }
+  for (const std::string& context : contexts) question.prompts.push_back({context, answer});
   return question;
 }
 
@@ -168,7 +169,7 @@ Question mmlu(std::string_view subject, std::string_view question, const std::ve
     letters.emplace_back(1, static_cast<char>('A' + i));
     context += fmt::format("\n{}. {}", letters.back(), choices[i]);
   }
-  Question asked = choose(context + "\nAnswer:", letters, gold);
+  Question asked = ask(context + "\nAnswer:", letters, gold);
   asked.preamble = mmlu_preamble(subject);
   asked.subject = subject;
   return asked;
@@ -177,7 +178,6 @@ Question mmlu(std::string_view subject, std::string_view question, const std::ve
 Question last_word(std::string_view context, std::string_view word) {
   Question question;
   question.prompts = {{std::string(context), fmt::format(" {}", word)}};
-  question.lengths = {characters(word)};
   // The harness puts its delimiter before a target that begins with a space itself.
   question.example = fmt::format("{}  {}{}", context, word, kExampleEnd);
   return question;
@@ -196,7 +196,7 @@ Question ready_made(TaskName task, std::string_view query, const std::vector<std
     if (context.ends_with('\n')) context.pop_back();
     context += "\nAnswer:";
   }
-  return choose(context, choices, gold);
+  return has_norm(task) ? choose(context, choices, gold) : ask(context, choices, gold);
 }
 
 }  // namespace t6::train

@@ -10,7 +10,7 @@
 
 namespace t6::train {
 
-// A context with one answer a choice. `norm_of`: what lengths are taken from.
+// A context with one answer a choice, and their lengths.
 Question choose(std::string context, const std::vector<std::string>& choices, size_t gold);
 
 // "Question: <question>\nAnswer:": arc_easy, arc_challenge, piqa.

@@ -52,7 +52,7 @@ struct Prompt {
 struct Question {
   std::vector<Prompt> prompts;
   size_t gold = 0;
-  std::vector<size_t> lengths;  // of the choices in characters, what acc_norm divides by
+  std::vector<size_t> lengths;  // of the choices in characters, what acc_norm divides by; empty of tasks without
   std::string preamble;         // comes before everything, examples too
   std::string example;          // the question with its answer, as an example before another one
   std::string subject;          // mmlu: examples are of the same one

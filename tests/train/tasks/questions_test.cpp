@@ -204,6 +204,26 @@ TEST(TaskQuestions, ExamplesComeOfAPoolOrOfOtherItems) {
   EXPECT_THROW(Shots(TaskName::piqa, items, {}, 5, 7, "f").before(0), Error);
 }
 
+// Lengths of the choices: of the tasks that have acc_norm alone.
+TEST(TaskQuestions, LengthsAreThereWhereTheyCount) {
+  using Lengths = std::vector<size_t>;
+  const std::string ready = R"({"query":"q","choices":["a","é?","ccc","d"],"gold":0})";
+  for (const TaskName task : {TaskName::arc_easy, TaskName::arc_challenge, TaskName::hellaswag, TaskName::openbookqa,
+                              TaskName::piqa, TaskName::sciq}) {
+    EXPECT_EQ(one(task, ready).lengths, (Lengths{1, 2, 3, 1})) << name_of(task);
+  }
+  for (const TaskName task : {TaskName::boolq, TaskName::mmlu}) {
+    EXPECT_EQ(one(task, ready).lengths, Lengths()) << name_of(task);
+  }
+  const char* const rows[] = {R"({"passage":"p","question":"q","label":1})",
+                              R"({"sentence":"a _ b","option1":"c","option2":"d","answer":"2"})",
+                              R"({"context_options":["a","b"],"continuation":"c","gold":1})",
+                              R"({"question":"q","choices":["a","b","c","d"],"answer":"C"})", R"({"text":"a b"})"};
+  const TaskName of[] = {TaskName::boolq, TaskName::winogrande, TaskName::winogrande, TaskName::mmlu,
+                         TaskName::lambada};
+  for (size_t i = 0; i < std::size(rows); ++i) EXPECT_EQ(one(of[i], rows[i]).lengths, Lengths()) << rows[i];
+}
+
 // The examples are those of a shuffle by exchanges of all candidates.
 TEST(TaskQuestions, ExamplesAreDrawnAsByAShuffle) {
   std::vector<Question> items;
