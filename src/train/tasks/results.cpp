@@ -45,7 +45,7 @@ std::string difference(const Json& there, const Json& here) {
 }
 
 // The first line of `text`, which is cut off it; none when the line has no end.
-std::optional<std::string_view> take_line(std::string_view& text) {
+std::optional<std::string_view> take_whole_line(std::string_view& text) {
   const size_t end = text.find('\n');
   if (end == std::string_view::npos) return std::nullopt;
   const std::string_view line = text.substr(0, end);
@@ -168,7 +168,7 @@ ResultsFile::ResultsFile(const std::filesystem::path& folder, TaskName task, con
   const std::string text = io::exists(path_) ? io::read_text(path_, kMaxResultsBytes) : "";
   std::string kept = first;
   std::string_view rest = text;
-  if (const std::optional<std::string_view> line = take_line(rest)) {
+  if (const std::optional<std::string_view> line = take_whole_line(rest)) {
     const Json there = Json::parse(*line, nullptr, /*allow_exceptions=*/false);
     if (!is_header(there)) {
       fail(ExitCode::data, "{}: expected results of t6 eval --tasks, got another file; choose another --out",
@@ -179,7 +179,7 @@ ResultsFile::ResultsFile(const std::filesystem::path& folder, TaskName task, con
            path_.string(), difference(there, header));
     }
     std::vector<std::string_view> lines;
-    while (const std::optional<std::string_view> item = take_line(rest)) {
+    while (const std::optional<std::string_view> item = take_whole_line(rest)) {
       std::optional<ItemResult> result = from_line(*item, lines.size());
       if (!result || lines.size() >= prompts.size() || result->prompt != prompts[lines.size()]) {
         fail(ExitCode::data, "{}:{}: expected the result of item {}; delete the file and start again", path_.string(),
@@ -216,7 +216,7 @@ SavedResults read_results(const std::filesystem::path& path) {
 SavedResults parse_results(std::string_view text, const std::string& name) {
   SavedResults saved;
   std::string_view rest = text;
-  saved.header_text = take_line(rest).value_or("");
+  saved.header_text = take_whole_line(rest).value_or("");
   const Json header = Json::parse(saved.header_text, nullptr, /*allow_exceptions=*/false);
   if (!is_header(header)) fail(ExitCode::data, "{}: expected results of t6 eval --tasks --out, got another file", name);
   const std::string task = header.value("task", Json()).is_string() ? header.at("task").get<std::string>() : "";
