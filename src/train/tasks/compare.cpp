@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/format.h"
 #include "base/io.h"
 
 namespace t6::train {
@@ -38,6 +39,12 @@ Comparison compare_right(TaskName task, const char* metric, const std::vector<do
   return comparison;
 }
 
+void require_finished(const SavedResults& saved, const std::string& name) {
+  if (!saved.asked || saved.items.size() >= *saved.asked) return;
+  fail(ExitCode::data, "{} is unfinished: {} of {} items; the same t6 eval again finishes it", name,
+       format_grouped(saved.items.size()), format_grouped(*saved.asked));
+}
+
 // "A holds piqa, sciq", "A holds none", "A is not there".
 std::string held_in(const std::filesystem::path& folder) {
   if (!io::exists(folder)) return fmt::format("{} is not there", folder.string());
@@ -63,6 +70,8 @@ double sign_test(size_t a, size_t b) {
 
 std::vector<Comparison> compare(const SavedResults& first, const SavedResults& second, const std::string& first_name,
                                 const std::string& second_name) {
+  require_finished(first, first_name);
+  require_finished(second, second_name);
   const size_t items = std::min(first.items.size(), second.items.size());
   if (items == 0) fail(ExitCode::data, "{}: holds no result yet", first.items.empty() ? first_name : second_name);
   std::vector<double> acc[2], norm[2], log[2];

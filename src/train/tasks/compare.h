@@ -20,8 +20,9 @@ struct Comparison {
   double p = 1;  // exact McNemar test, two-sided: that these two numbers differ as they do, or more, by chance
 };
 
-// Of each task that both folders hold results of, in the tasks' order: acc_norm where there is one, and acc. Error(data) when
-// there is none, or when an item was asked another way in one than in the other.
+// Of each task that both folders hold results of, in the tasks' order: acc_norm where there is one, and acc. Of results
+// of unequally many items, by --limit, the first ones that both have. Error(data) when there is none, when one is
+// unfinished, or when an item was asked another way in one than in the other.
 std::vector<Comparison> compare(const std::filesystem::path& first, const std::filesystem::path& second);
 std::vector<Comparison> compare(const SavedResults& first, const SavedResults& second, const std::string& first_name,
                                 const std::string& second_name);

@@ -224,7 +224,10 @@ SavedResults parse_results(std::string_view text, const std::string& name) {
   if (found == kTaskNames.end())
     fail(ExitCode::data, "{}:1: expected the name of a task, got \"{}\"", name, printable(task));
   saved.task = static_cast<TaskName>(found - kTaskNames.begin());
-  while (const std::optional<std::string_view> line = take_line(rest)) {
+  if (const auto items = header.find("items"); items != header.end() && items->is_number_unsigned()) {
+    saved.asked = items->get<size_t>();
+  }
+  while (const std::optional<std::string_view> line = take_whole_line(rest)) {
     std::optional<ItemResult> result = from_line(*line, saved.items.size());
     if (!result || result->correct_norm.has_value() != has_norm(saved.task)) {
       fail(ExitCode::data, "{}:{}: expected the result of item {}", name, saved.items.size() + 2, saved.items.size());

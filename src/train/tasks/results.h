@@ -73,6 +73,7 @@ struct SavedResults {
   TaskName task{};
   nlohmann::ordered_json header() const;
   std::string header_text;
+  std::optional<size_t> asked;  // how many items there are when it is finished
   std::vector<ItemResult> items;
 };
 SavedResults parse_results(std::string_view text, const std::string& name);

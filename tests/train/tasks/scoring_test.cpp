@@ -404,6 +404,36 @@ TEST(TaskCompare, PairsOfRightAndWrong) {
   EXPECT_THROW(compare(a, other, "a", "b"), Error);
 }
 
+TEST(TaskCompare, UnfinishedResultsAreRefused) {
+  const auto saved = [](size_t items, size_t there) {
+    SavedResults results;
+    results.task = TaskName::winogrande;
+    results.asked = items;
+    for (size_t i = 0; i < there; ++i) {
+      results.items.push_back(
+          {.gold = 0, .scores = {-1}, .correct = true, .correct_norm = {}, .prompt = std::to_string(i)});
+    }
+    return results;
+  };
+  const auto refusal = [&](const SavedResults& a, const SavedResults& b) -> std::string {
+    try {
+      compare(a, b, "a", "b");
+      return "";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::data);
+      return error.what();
+    }
+  };
+  EXPECT_EQ(refusal(saved(1100, 1100), saved(1100, 1100)), "");
+  EXPECT_EQ(refusal(saved(1100, 1100), saved(1100, 512)),
+            "b is unfinished: 512 of 1,100 items; the same t6 eval again finishes it");
+  EXPECT_NE(refusal(saved(1100, 512), saved(1100, 1100)).find("a is unfinished"), std::string::npos);
+  EXPECT_NE(refusal(saved(1100, 0), saved(1100, 1100)).find("a is unfinished: 0 of 1,100"), std::string::npos);
+  // Of other items than the other, by --limit: those that both have are compared, which `items` tells.
+  EXPECT_EQ(refusal(saved(1100, 1100), saved(20, 20)), "");
+  EXPECT_EQ(compare(saved(1100, 1100), saved(20, 20), "a", "b")[0].items, 20u);
+}
+
 TEST(TaskCompare, ResultsReadBack) {
   const ItemResult result{
       .gold = 1, .scores = {-1.25, -1e-300}, .correct = true, .correct_norm = false, .prompt = "ab"};
@@ -411,6 +441,8 @@ TEST(TaskCompare, ResultsReadBack) {
   EXPECT_EQ(from_line(to_line(7, result), 8), std::nullopt);
   const std::string header = "{\"kind\":\"t6-scores\",\"version\":1,\"task\":\"piqa\"}\n";
   EXPECT_EQ(parse_results(header + to_line(0, result) + "{\"torn", "f").items.size(), 1u);
+  EXPECT_EQ(parse_results(header, "f").asked, std::nullopt);
+  EXPECT_EQ(parse_results("{\"kind\":\"t6-scores\",\"version\":1,\"task\":\"piqa\",\"items\":7}\n", "f").asked, 7u);
   for (const std::string& bad :
        {std::string("{}\n"), header + "{}\n", header + to_line(1, result), "\n" + header, header + "\n",
         header + "\n" + to_line(0, result), std::string("{\"kind\":\"t6-scores\",\"version\":1,\"task\":\"x\"}\n")}) {
