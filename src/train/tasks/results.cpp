@@ -164,6 +164,10 @@ ResultsFile::ResultsFile(const std::filesystem::path& folder, TaskName task, con
                          std::span<const std::string> prompts, size_t block)
     : path_(results_path(folder, task)) {
   io::make_directories(folder);
+  lock_ = io::Lock::try_acquire(folder / fmt::format(".{}.lock", name_of(task)));
+  if (!lock_) {
+    fail(ExitCode::io, "another t6 eval is writing {}; wait for it to end, or choose another --out", path_.string());
+  }
   const std::string first = header.dump() + "\n";
   const std::string text = io::exists(path_) ? io::read_text(path_, kMaxResultsBytes) : "";
   std::string kept = first;

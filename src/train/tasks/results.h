@@ -46,12 +46,13 @@ struct TaskScore {
 TaskScore score_of(TaskName task, std::span<const ItemResult> results);
 nlohmann::ordered_json to_json(const TaskScore& score);
 
-// One file of results. For one rank.
+// One file of results, which no other process writes meanwhile. For one rank.
 class ResultsFile {
  public:
   // Opens `folder`/<task>.jsonl (both made when missing), whose first line is to be `header`. What it holds of `prompts`
   // (hashes by item) is kept in whole blocks of `block` items, a torn end is cut off. Error(data) when it is of another
-  // header, naming the first key that differs, or when a line is not what it should be.
+  // header, naming the first key that differs, or when a line is not what it should be; Error(io) when another process
+  // writes it.
   ResultsFile(const std::filesystem::path& folder, TaskName task, const nlohmann::ordered_json& header,
               std::span<const std::string> prompts, size_t block);
 
@@ -63,6 +64,7 @@ class ResultsFile {
  private:
   std::filesystem::path path_;
   std::vector<ItemResult> kept_;
+  std::optional<io::Lock> lock_;
   std::optional<AppendFile> file_;
 };
 

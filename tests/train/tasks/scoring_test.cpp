@@ -337,6 +337,23 @@ TEST_F(TaskResults, OfSomethingElseAreRefused) {
   }
 }
 
+TEST_F(TaskResults, AreWrittenByOneAtATime) {
+  const PreparedTask task = prepared(TaskName::piqa, piqa_rows(3));
+  const Stub model;
+  ScoringOptions options = into("a");
+  options.on_batch = [&] {
+    try {
+      score_task(model, task, into("a"), dist::one_rank());
+      ADD_FAILURE() << "two at once";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::io);
+      EXPECT_NE(std::string(error.what()).find("another t6 eval"), std::string::npos) << error.what();
+    }
+  };
+  const std::vector<ItemResult> results = score_task(model, task, options, dist::one_rank());
+  EXPECT_TRUE(score_task(model, task, into("a"), dist::one_rank()) == results);
+}
+
 // What the time of the first scoring is guessed from.
 TEST_F(TaskResults, TokensOfAllTasksAreCounted) {
   io::write_text_atomically(folder_ / "lambada.jsonl",
