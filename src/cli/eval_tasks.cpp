@@ -1,4 +1,6 @@
 // t6 eval --tasks: scores on downstream tasks, as a table or as JSON.
+#include <omp.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
@@ -10,6 +12,7 @@
 #include "cli/eval.h"
 #include "cli/output.h"
 #include "cli/tokenizer_fit.h"
+#include "tensor/gpu.h"
 #include "train/tasks/prompts.h"
 #include "train/tasks/scoring.h"
 
@@ -98,6 +101,20 @@ void print_document(const std::vector<Scored>& all, const LoadedModel& loaded, c
   print_json(document);
 }
 
+// Of whom items are asked. What is kept also tells where the model was computed: on other devices and numbers of threads
+// the same sums are formed in another order, and results of two of them are not the same to the last bit.
+ordered_json asked_of(const LoadedModel& loaded, const data::Tokenizer& tokenizer, const EvalOptions& options) {
+  ordered_json of{{"checkpoint", io::hash_file(loaded.path / "manifest.json")},
+                  {"step", loaded.step},
+                  {"tokenizer", tokenizer.hash_text()},
+                  {"precision", options.precision == Precision::bf16 ? "bf16" : "f32"}};
+  if (options.out.empty()) return of;
+  const Device device = loaded.model->parameters().master().device();
+  of["device"] = device.is_cuda() ? gpu::info(device.index).name : "cpu";
+  if (device.is_cpu()) of["threads"] = omp_get_max_threads();
+  return of;
+}
+
 }  // namespace
 
 void check_tasks(const EvalOptions& options) {
@@ -127,11 +144,7 @@ void eval_tasks(const EvalOptions& options, const LoadedModel& loaded, dist::Con
           {.shots = options.shots, .limit = options.limit, .seed = static_cast<uint64_t>(options.seed)}, tokenizer,
           window));
     }
-    scoring.of = std::make_shared<const ordered_json>(
-        ordered_json{{"checkpoint", io::hash_file(loaded.path / "manifest.json")},
-                     {"step", loaded.step},
-                     {"tokenizer", tokenizer.hash_text()},
-                     {"precision", options.precision == Precision::bf16 ? "bf16" : "f32"}});
+    scoring.of = std::make_shared<const ordered_json>(asked_of(loaded, tokenizer, options));
   });
   const train::ScoredTransformer model(*loaded.model);
   std::vector<Scored> all;

@@ -120,6 +120,45 @@ TEST_F(TaskCommands, ScoreCompareAndRefuse) {
   expect_refused({"scores", "compare", "a", "nowhere"}, 3, "a holds piqa, lambada; nowhere is not there");
 }
 
+// A model of which oneDNN divides the products among threads, and then adds in another order.
+TEST_F(TaskCommands, ScoresAreTheSameBytesOnAnyNumberOfRanksOfAsManyThreads) {
+  std::string wide = kConfig;
+  const auto change = [&](const std::string& from, const std::string& to) {
+    ASSERT_NE(wide.find(from), std::string::npos) << from;
+    wide.replace(wide.find(from), from.size(), to);
+  };
+  change("width: 16", "width: 768");
+  change("heads: 2", "heads: 12");
+  change("head_width: 8", "head_width: 64");
+  change("attention: gqa", "attention: mha");
+  change("  gqa: {kv_heads: 1}\n", "");
+  change("steps: 6, global_batch: 4, micro_batch: 4", "steps: 1, global_batch: 1, micro_batch: 1");
+  change("{warmup_steps: 1}", "{warmup_steps: 0}");
+  write("wide.yaml", wide);
+  expect_ok({"train", "--config", "wide.yaml"});
+  const auto eval = [&](const std::string& threads, const std::string& out, bool launched) {
+    std::vector<std::string> words{"eval", "runs/wide", "--tasks", "piqa,lambada", "--out",
+                                   out,    "--data",    "tasks",   "--device",     "cpu"};
+    if (launched) words.insert(words.begin(), {"launch", "--nproc", "2", "--"});
+    const double started = seconds_now();
+    return finish_program(start_program(T6_PROGRAM, words, folder(), {{"OMP_NUM_THREADS", threads}}), folder(),
+                          started);
+  };
+  for (const std::string threads : {"1", "2"}) {
+    EXPECT_EQ(eval(threads, "alone" + threads, false).code, 0);
+    EXPECT_EQ(eval(threads, "ranks" + threads, true).code, 0);
+    for (const std::string task : {"/piqa.jsonl", "/lambada.jsonl"}) {
+      EXPECT_FALSE(read("alone" + threads + task).empty());
+      EXPECT_EQ(read("alone" + threads + task), read("ranks" + threads + task)) << threads << task;
+    }
+  }
+  EXPECT_EQ(json::parse(read("alone2/piqa.jsonl").substr(0, read("alone2/piqa.jsonl").find('\n'))).at("device"), "cpu");
+  // What is there of one number of threads is not gone on with by another.
+  const Outcome other = eval("2", "ranks1", false);
+  EXPECT_EQ(other.code, 3);
+  EXPECT_TRUE(contains(other.err, "\"threads\" is 1 there and 2 here"));
+}
+
 TEST_F(TaskCommands, TrainingScoresAndKeepsItsBits) {
   const std::vector<std::string> scores{"scores.tasks=[piqa,lambada]", "scores.data=tasks", "scores.every=2",
                                         "scores.limit=10"};

@@ -3,7 +3,7 @@
 //   {"kind":"t6-scores","version":1,"task":"arc_easy","checkpoint":…,"file":…,"shots":0,…}          what was asked of whom
 //   {"item":0,"gold":2,"scores":[-12.5,…],"correct":true,"correct_norm":false,"prompt":"0123456789abcdef"}
 // scores: log probability of every choice, nats. The same model, file and settings give the same bytes, on any number of
-// ranks and however often it was interrupted.
+// ranks and however often it was interrupted, on the same device with as many CPU threads a rank.
 #pragma once
 
 #include <cstdint>

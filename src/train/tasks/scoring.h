@@ -52,8 +52,8 @@ struct ScoringOptions {
 };
 inline constexpr size_t kBlockItems = 512;
 
-// Results of every item, in order: the same on all ranks, and bit for bit for any number of them. Shows a progress bar with
-// the task's name. Error(numeric) when a score is not finite; Error(data) when ranks have read different files, or `out`
+// Results of every item, in order: the same on all ranks, and bit for bit for any number of them of as many CPU threads
+// each. Shows a progress bar with the task's name. Error(numeric) when a score is not finite; Error(data) when ranks have read different files, or `out`
 // holds results of something else.
 std::vector<ItemResult> score_task(const LanguageModel& model, const PreparedTask& task, const ScoringOptions& options,
                                    dist::Communicator& communicator);
