@@ -31,6 +31,7 @@ t6_find(nlohmann_json nlohmann-json3-dev)
 t6_find(yaml-cpp libyaml-cpp-dev)
 t6_find(ZLIB zlib1g-dev)
 t6_find_plain(zstd zstd.h zstd libzstd-dev)
+t6_find_plain(bzip2 bzlib.h bz2 libbz2-dev)
 t6_find_plain(xxhash xxhash.h xxhash libxxhash-dev)
 t6_find_plain(simdjson simdjson.h simdjson libsimdjson-dev)
 # Its classes have other members with threads: all that include it must be compiled alike.

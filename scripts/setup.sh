@@ -12,8 +12,8 @@ set -euo pipefail
 packages=(
   g++ cmake ninja-build ccache mold git
   libdnnl-dev libhdf5-dev libyaml-cpp-dev libfmt-dev libspdlog-dev libcli11-dev nlohmann-json3-dev
-  libsimdjson-dev libpcre2-dev zlib1g-dev libzstd-dev libxxhash-dev libgtest-dev libboost-context-dev
-  libopenmpi-dev openmpi-bin
+  libsimdjson-dev libpcre2-dev zlib1g-dev libzstd-dev libbz2-dev libxxhash-dev libgtest-dev
+  libboost-context-dev libopenmpi-dev openmpi-bin
 )
 test_tools=(clang-format-14 clang-14 libclang-rt-14-dev libomp-14-dev python3 python3-venv)
 

@@ -1,5 +1,6 @@
 #include "data/text_source.h"
 
+#include <bzlib.h>
 #include <sys/stat.h>
 #include <zlib.h>
 #include <zstd.h>
@@ -19,11 +20,19 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kStartBytes = size_t{64} << 10;
+constexpr size_t kMagicBytes = 10;  // of the longest, bzip2's
+
+// "BZh", the size of blocks, and what the first block or the end of the stream begins with. A text may begin with less.
+bool is_bzip2(std::string_view start) {
+  if (start.size() < kMagicBytes || !start.starts_with("BZh") || start[3] < '1' || start[3] > '9') return false;
+  const std::string_view block = start.substr(4, 6);
+  return block == "1AY&SY" || block == "\x17\x72\x45\x38\x50\x90";
+}
 
 }  // namespace
 
 struct TextSource::State {
-  enum class Kind { plain, gzip, zstd };
+  enum class Kind { plain, gzip, zstd, bzip2 };
 
   State(io::File opened, std::string shown, const io::Interrupt* stop, size_t buffer_bytes)
       : file(std::move(opened)), name(std::move(shown)), interrupt(stop), input(buffer_bytes) {}
@@ -32,6 +41,7 @@ struct TextSource::State {
   ~State() {
     if (kind == Kind::gzip) inflateEnd(&gzip);
     ZSTD_freeDCtx(zstd);
+    if (within_stream) BZ2_bzDecompressEnd(&bzip2);
   }
 
   // Makes sure that input is left unless the file is at its end; says whether any is.
@@ -52,12 +62,15 @@ struct TextSource::State {
   size_t read_plain(std::span<char> out);
   size_t read_gzip(std::span<char> out);
   size_t read_zstd(std::span<char> out);
+  size_t read_bzip2(std::span<char> out);
   size_t read(std::span<char> out) {
     switch (kind) {
       case Kind::gzip:
         return read_gzip(out);
       case Kind::zstd:
         return read_zstd(out);
+      case Kind::bzip2:
+        return read_bzip2(out);
       case Kind::plain:
         break;
     }
@@ -78,8 +91,10 @@ struct TextSource::State {
   size_t begin = 0, end = 0;  // of what is left in input
   z_stream gzip{};
   ZSTD_DCtx* zstd = nullptr;
-  bool within_frame = true;  // compressed data must not end here
-  std::string head;          // decompressed already, to look at the first bytes
+  bz_stream bzip2{};
+  bool within_stream = false;  // bzip2 holds memory
+  bool within_frame = true;    // compressed data must not end here
+  std::string head;            // decompressed already, to look at the first bytes
   size_t head_used = 0;
 };
 
@@ -148,6 +163,39 @@ size_t TextSource::State::read_zstd(std::span<char> out) {
   return produced.pos;
 }
 
+size_t TextSource::State::read_bzip2(std::span<char> out) {
+  size_t done = 0;
+  while (done < out.size()) {
+    if (!refill()) {
+      if (within_frame) damaged("the bzip2 data is cut off");
+      break;
+    }
+    if (!within_stream) {
+      bzip2 = {};
+      if (BZ2_bzDecompressInit(&bzip2, /*verbosity=*/0, /*small=*/0) != BZ_OK) throw std::bad_alloc();
+      within_stream = within_frame = true;
+    }
+    bzip2.next_in = reinterpret_cast<char*>(input.data() + begin);
+    bzip2.avail_in = static_cast<unsigned int>(end - begin);
+    bzip2.next_out = out.data() + done;
+    bzip2.avail_out = static_cast<unsigned int>(std::min<size_t>(out.size() - done, 1U << 30));
+    const unsigned int room = bzip2.avail_out;
+    const int result = BZ2_bzDecompress(&bzip2);
+    begin = end - bzip2.avail_in;
+    done += room - bzip2.avail_out;
+    if (result == BZ_STREAM_END) {
+      // Another stream may follow.
+      BZ2_bzDecompressEnd(&bzip2);
+      within_stream = within_frame = false;
+    } else if (result == BZ_MEM_ERROR) {
+      throw std::bad_alloc();
+    } else if (result != BZ_OK) {
+      damaged("the bzip2 data is damaged");
+    }
+  }
+  return done;
+}
+
 TextSource::TextSource(const std::string& name, const io::Interrupt* interrupt, size_t buffer_bytes) {
   if (name == "-") {
     state_ = std::make_unique<State>(io::File::standard_input(), "standard input", interrupt, buffer_bytes);
@@ -161,7 +209,7 @@ TextSource::TextSource(const std::string& name, const io::Interrupt* interrupt, 
     if (fs::is_regular_file(status)) state_->size = state_->file.size();
   }
   State& s = *state_;
-  while (s.end < 4 && s.read_more()) {
+  while (s.end < kMagicBytes && s.read_more()) {
   }
   const std::string_view magic = s.pending().substr(0, 4);
   if (magic.starts_with("\x1f\x8b")) {
@@ -171,6 +219,8 @@ TextSource::TextSource(const std::string& name, const io::Interrupt* interrupt, 
     s.zstd = ZSTD_createDCtx();
     if (s.zstd == nullptr) throw std::bad_alloc();
     s.kind = State::Kind::zstd;
+  } else if (is_bzip2(s.pending())) {
+    s.kind = State::Kind::bzip2;
   } else if (magic == "PAR1") {
     fail(ExitCode::data, "{}: this is a Parquet file, which is not read here; convert it to JSON lines first", s.name);
   }

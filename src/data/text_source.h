@@ -1,4 +1,5 @@
-// The bytes of a text file or of standard input, decompressed on the way: plain, gzip and zstd, told apart by content.
+// The bytes of a text file or of standard input, decompressed on the way: plain, gzip, zstd and bzip2, told apart by
+// content.
 #pragma once
 
 #include <cstdint>

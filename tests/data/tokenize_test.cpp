@@ -1,5 +1,6 @@
 #include "data/tokenize.h"
 
+#include <bzlib.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 #include <zlib.h>
@@ -46,6 +47,15 @@ std::string gzip(const std::string& text) {
 std::string zstd(const std::string& text) {
   std::string out(ZSTD_compressBound(text.size()), '\0');
   out.resize(ZSTD_compress(out.data(), out.size(), text.data(), text.size(), 3));
+  return out;
+}
+
+std::string bzip2(std::string text) {
+  auto size = static_cast<unsigned int>(text.size() + text.size() / 100 + 600);
+  std::string out(size, '\0');
+  EXPECT_EQ(BZ2_bzBuffToBuffCompress(out.data(), &size, text.data(), static_cast<unsigned int>(text.size()), 9, 0, 0),
+            BZ_OK);
+  out.resize(size);
   return out;
 }
 
@@ -172,9 +182,12 @@ TEST(Tokenize, EveryCompressionAndFormatGivesTheSameShards) {
       {"members.jsonl.gz", gzip(half) + gzip(rest) + std::string(512, '\0')},
       {"a.jsonl.zst", zstd(lines)},
       {"frames.jsonl.zst", zstd(half) + zstd(rest)},
+      {"a.jsonl.bz2", bzip2(lines)},
+      {"streams.jsonl.bz2", bzip2(half) + bzip2("") + bzip2(rest)},
       {"a.txt", text},
       {"a.txt.gz", gzip(text)},
       {"no_ending_zst", zstd(text)},
+      {"no_ending_bz2", bzip2(text)},
   };
   for (const auto& [name, content] : files) {
     Task run;
@@ -254,6 +267,14 @@ TEST(Tokenize, SeparatorsAcrossBlocks) {
   EXPECT_TRUE(run.ids("a.txt", text) == expected_ids(documents));
 }
 
+TEST(Tokenize, ATextMayBeginAsBzip2Does) {
+  Task run;
+  run.output.overwrite = true;
+  for (const std::string text : {"BZh9 is how it begins", "BZh91AY", "BZh01AY&SY text"}) {
+    EXPECT_EQ(run.ids("a.txt", text), expected_ids({text})) << text;
+  }
+}
+
 TEST(Tokenize, FieldCanBeChosen) {
   Task run;
   run.options.corpus.field = "content";
@@ -296,6 +317,12 @@ TEST(Tokenize, MalformedInputsNameFileAndPlace) {
       {"cut.zst", zstd(text).substr(0, 1000), "cut.zst: the zstd data is cut off"},
       {"end.zst", zstd(text).substr(0, zstd(text).size() - 1), "end.zst: the zstd data is cut off"},
       {"more.zst", zstd(text) + "more", "more.zst: the zstd data is damaged"},
+      {"a.jsonl.bz2", bzip2(good + "oops\n"), "a.jsonl.bz2:11: "},
+      {"cut.bz2", bzip2(text).substr(0, 1000), "cut.bz2: the bzip2 data is cut off"},
+      {"end.bz2", bzip2(text).substr(0, bzip2(text).size() - 1), "end.bz2: the bzip2 data is cut off"},
+      {"bad.bz2", flipped(bzip2(text)), "bad.bz2: the bzip2 data is damaged"},
+      {"more.bz2", bzip2(text) + "more", "more.bz2: the bzip2 data is damaged"},
+      {"half.bz2", bzip2(text) + bzip2(text).substr(0, 3), "half.bz2: the bzip2 data is cut off"},
       {"a.parquet", "PAR1....", "Parquet"},
       {"utf16.txt", std::string("\xff\xfeh\0i\0", 6), "UTF-16"},
       {"empty.txt", "", "no document with text"},
@@ -303,6 +330,7 @@ TEST(Tokenize, MalformedInputsNameFileAndPlace) {
       {"empty.jsonl", "\n\n", "no document with text"},
       {"blank.jsonl", "{\"text\": \" \"}\n", "no document with text"},
       {"empty.gz", gzip(""), "no document with text"},
+      {"empty.bz2", bzip2(""), "no document with text"},
   };
   for (const Case& bad : cases) {
     SCOPED_TRACE(bad.reason);

@@ -1,4 +1,5 @@
 // Corpora: compressed sources and JSON lines. Refused with exit code 3, or documents that are in the file.
+#include <bzlib.h>
 #include <zlib.h>
 #include <zstd.h>
 
@@ -13,7 +14,7 @@ namespace {
 constexpr size_t kMostRead = size_t{4} << 20;  // bytes of decompressed text
 
 bool is_plain(std::string_view bytes) {
-  return !bytes.starts_with("\x1f\x8b") && !bytes.starts_with("\x28\xb5\x2f\xfd");
+  return !bytes.starts_with("\x1f\x8b") && !bytes.starts_with("\x28\xb5\x2f\xfd") && !bytes.starts_with("BZh");
 }
 
 // The first byte says how much is asked for at once.
@@ -109,6 +110,16 @@ std::string zstd(std::string_view text) {
   return out;
 }
 
+std::string bzip2(std::string text) {
+  auto size = static_cast<unsigned int>(text.size() * 2 + 600);
+  std::string out(size, '\0');
+  require(BZ2_bzBuffToBuffCompress(out.data(), &size, text.data(), static_cast<unsigned int>(text.size()), 1, 0, 0) ==
+              BZ_OK,
+          "bzip2");
+  out.resize(size);
+  return out;
+}
+
 // What is asked for, before the file's bytes.
 std::string seed(int first, std::string_view bytes) {
   std::string text(1, static_cast<char>(first));
@@ -126,6 +137,9 @@ std::vector<std::string> source_seeds() {
           seed(7, zstd(text)),
           seed(8, zstd(text) + zstd("second frame")),
           seed(9, zstd(many)),
+          seed(7, bzip2(text)),
+          seed(8, bzip2(text) + bzip2("") + bzip2("third stream")),
+          seed(0, bzip2(many)),
           seed(1, "PAR1"),
           seed(1, "\xff\xfe\x61"),
           seed(2, "\xef\xbb\xbfx")};
@@ -139,6 +153,7 @@ std::vector<std::string> corpus_seeds() {
           seed(17, lines),
           seed(1, gzip(lines)),
           seed(17, zstd(lines)),
+          seed(1, bzip2(lines)),
           seed(1, "{\"text\": 1}\n"),
           seed(1, "[]\n"),
           seed(1, "{\"txt\": \"\"}"),
@@ -150,7 +165,7 @@ std::vector<std::string> corpus_seeds() {
           seed(9, fmt::format("{{\"text\": \"{}\"}}", digits))};
 }
 
-Registered source_target({"text_source", "plain, gzip and zstd text", &run_source, &source_seeds, 2048});
+Registered source_target({"text_source", "plain, gzip, zstd and bzip2 text", &run_source, &source_seeds, 2048});
 Registered corpus_target({"corpus", "JSON lines and separated text", &run_corpus, &corpus_seeds, 1024});
 
 }  // namespace

@@ -12,8 +12,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array<std::string_view, 3> kEndings{".jsonl", ".jsonl.gz", ".jsonl.zst"};
-constexpr std::array<std::string_view, 3> kTextEndings{".txt", ".txt.gz", ".txt.zst"};
+constexpr std::array<std::string_view, 4> kEndings{".jsonl", ".jsonl.gz", ".jsonl.zst", ".jsonl.bz2"};
+constexpr std::array<std::string_view, 4> kTextEndings{".txt", ".txt.gz", ".txt.zst", ".txt.bz2"};
 
 bool is_text(const fs::path& path) {
   const std::string name = path.filename().string();
@@ -102,17 +102,11 @@ fs::path find_task(TaskName task, const fs::path& folder) {
   }
   const std::vector<std::string> stems = task_stems(task);
   if (const std::optional<fs::path> found = first_there(task, folder, stems)) return *found;
-  for (const std::string& stem : stems) {
-    for (const std::string_view ending : {".jsonl.bz2", ".txt.bz2"}) {
-      const fs::path packed = folder / (stem + std::string(ending));
-      if (!io::exists(packed)) continue;
-      fail(ExitCode::data, "{}: bzip2 is not read here; unpack it: bunzip2 -k {}", packed.string(), packed.string());
-    }
-  }
   fail(ExitCode::data,
-       "task {}: no file of it in {}; looked for {}{} (plain, or .gz, .zst). docs/scores.md tells where to get it and "
+       "task {}: no file of it in {}; looked for {}.jsonl{} (plain, or .gz, .zst, .bz2). docs/scores.md tells where to "
+       "get it and "
        "which forms are read",
-       name_of(task), folder.string(), fmt::format("{}", fmt::join(with(stems, {".jsonl"}), ", ")),
+       name_of(task), folder.string(), fmt::format("{}", fmt::join(stems, ".jsonl, ")),
        task == TaskName::hellaswag ? " and the same with .txt" : "");
 }
 

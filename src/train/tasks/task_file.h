@@ -1,6 +1,6 @@
 // Files of tasks: where they lie, and their forms. docs/scores.md lists both.
 //
-// JSON lines, plain, gzip or zstd: rows of the data sets as lm-evaluation-harness loads them, the same inside its logged
+// JSON lines, plain, gzip, zstd or bzip2: rows of the data sets as lm-evaluation-harness loads them, the same inside its logged
 // samples ("doc"), the original downloads of ARC, OpenBookQA and BoolQ, and llm-foundry's (query, choices, gold; winogrande:
 // context_options, continuation, gold; lambada: context, continuation). HellaSwag also as text: six lines an item, the
 // context, the number of the right ending, and four endings.

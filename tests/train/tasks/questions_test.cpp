@@ -416,8 +416,14 @@ class TaskFolder : public ::testing::Test {
 TEST_F(TaskFolder, FilesAreFoundByTheirNames) {
   EXPECT_NE(refusal(TaskName::piqa).find("looked for piqa.jsonl, piqa_test.jsonl"), std::string::npos);
   EXPECT_NE(refusal(TaskName::hellaswag).find("the same with .txt"), std::string::npos);
-  write("hellaswag_val_full.txt.bz2");
-  EXPECT_NE(refusal(TaskName::hellaswag).find("bunzip2 -k "), std::string::npos);
+  // bzip2 of "A dog\n2\na\nb\nc\nd\n"
+  write("hellaswag_val_full.txt.bz2",
+        std::string("BZh91AY&SY\370\001\234\333\000\000\004]\000\000\020@\000\020\000 \000<\200\240\0001\0000 "
+                    "\006\324\005\352\004\316q\342\356H\247\012\022\037\0003\233`",
+                    53));
+  const std::filesystem::path packed = find_task(TaskName::hellaswag, folder_);
+  EXPECT_EQ(packed.filename(), "hellaswag_val_full.txt.bz2");
+  EXPECT_EQ(read_task(TaskName::hellaswag, packed).questions.at(0).prompts.at(2), (Prompt{"A dog", " c"}));
   write("hellaswag_val_full.txt");
   EXPECT_EQ(find_task(TaskName::hellaswag, folder_), folder_ / "hellaswag_val_full.txt");
   write("hellaswag_validation.jsonl.zst");
