@@ -49,10 +49,31 @@ std::optional<fs::path> first_there(TaskName task, const fs::path& folder, const
   return std::nullopt;
 }
 
-std::vector<std::string> with(const std::vector<std::string>& names, std::initializer_list<std::string_view> splits) {
+using Splits = std::vector<std::string_view>;
+
+// What lm-evaluation-harness asks comes first. The test sets of some have no answers.
+Splits splits_of(TaskName task) {
+  switch (task) {
+    case TaskName::boolq:
+    case TaskName::hellaswag:
+    case TaskName::piqa:
+    case TaskName::winogrande:
+      return {"", "_validation", "_val", "_val_full", "_test"};
+    default:
+      return {"", "_test", "_validation", "_val", "_val_full"};
+  }
+}
+
+// Of mmlu the training set is of other data sets, without subjects.
+Splits example_splits_of(TaskName task) {
+  return task == TaskName::mmlu ? Splits{"_dev", "_train"} : Splits{"_train", "_dev"};
+}
+
+// The first split under each of the names, then the next.
+std::vector<std::string> with(const std::vector<std::string>& names, const Splits& splits) {
   std::vector<std::string> stems;
-  for (const std::string& name : names) {
-    for (const std::string_view split : splits) stems.push_back(name + std::string(split));
+  for (const std::string_view split : splits) {
+    for (const std::string& name : names) stems.push_back(name + std::string(split));
   }
   return stems;
 }
@@ -90,7 +111,7 @@ std::string read_whole(const fs::path& path) {
 }  // namespace
 
 std::vector<std::string> task_stems(TaskName task) {
-  return with(names_of(task), {"", "_test", "_validation", "_val", "_val_full"});
+  return with(names_of(task), splits_of(task));
 }
 
 fs::path find_task(TaskName task, const fs::path& folder) {
@@ -111,7 +132,7 @@ fs::path find_task(TaskName task, const fs::path& folder) {
 }
 
 std::optional<fs::path> find_examples(TaskName task, const fs::path& folder) {
-  return first_there(task, folder, with(names_of(task), {"_train", "_dev"}));
+  return first_there(task, folder, with(names_of(task), example_splits_of(task)));
 }
 
 std::vector<Question> parse_task(TaskName task, std::string_view text, const std::string& name, size_t most) {

@@ -414,7 +414,7 @@ class TaskFolder : public ::testing::Test {
 };
 
 TEST_F(TaskFolder, FilesAreFoundByTheirNames) {
-  EXPECT_NE(refusal(TaskName::piqa).find("looked for piqa.jsonl, piqa_test.jsonl"), std::string::npos);
+  EXPECT_NE(refusal(TaskName::piqa).find("looked for piqa.jsonl, piqa_validation.jsonl"), std::string::npos);
   EXPECT_NE(refusal(TaskName::hellaswag).find("the same with .txt"), std::string::npos);
   // bzip2 of "A dog\n2\na\nb\nc\nd\n"
   write("hellaswag_val_full.txt.bz2",
@@ -442,6 +442,35 @@ TEST_F(TaskFolder, FilesAreFoundByTheirNames) {
   }
   write("lambada_openai.jsonl", "{\"text\":\"a b\"}\r\n\r\n{\"text\":\"c d\"}");
   EXPECT_EQ(read_task(TaskName::lambada, find_task(TaskName::lambada, folder_)).questions.size(), 2u);
+}
+
+// All splits of the data sets lie there, as of a dump: those are taken that the harness takes.
+TEST_F(TaskFolder, SplitsAreChosenAsByTheHarness) {
+  const std::vector<std::pair<TaskName, const char*>> validated{{TaskName::boolq, "boolq"},
+                                                                {TaskName::hellaswag, "hellaswag"},
+                                                                {TaskName::piqa, "piqa"},
+                                                                {TaskName::winogrande, "winogrande"}};
+  const std::vector<std::pair<TaskName, const char*>> tested{{TaskName::arc_easy, "arc_easy"},
+                                                             {TaskName::arc_challenge, "ARC-Challenge"},
+                                                             {TaskName::openbookqa, "openbookqa"},
+                                                             {TaskName::sciq, "sciq"},
+                                                             {TaskName::mmlu, "mmlu"},
+                                                             {TaskName::lambada, "lambada_openai"}};
+  const auto expect = [&](const auto& tasks, const std::string& split) {
+    for (const auto& [task, name] : tasks) {
+      for (const char* each : {"train", "dev", "validation", "test"}) write(fmt::format("{}_{}.jsonl", name, each));
+      EXPECT_EQ(find_task(task, folder_).filename(), name + split);
+      EXPECT_EQ(find_examples(task, folder_)->filename(),
+                name + std::string(task == TaskName::mmlu ? "_dev.jsonl" : "_train.jsonl"));
+    }
+  };
+  expect(validated, "_validation.jsonl");
+  expect(tested, "_test.jsonl");
+  // Whichever name of the data set it has.
+  write("arc_challenge_validation.jsonl");
+  EXPECT_EQ(find_task(TaskName::arc_challenge, folder_).filename(), "ARC-Challenge_test.jsonl");
+  write("piqa.jsonl");
+  EXPECT_EQ(find_task(TaskName::piqa, folder_).filename(), "piqa.jsonl");
 }
 
 }  // namespace
