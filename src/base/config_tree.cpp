@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/io.h"
+#include "base/printable.h"
 #include "base/utf8.h"
 
 namespace t6::config {
@@ -209,20 +210,7 @@ bool find_bracket_flood(std::string_view text) {
 }  // namespace
 
 std::string quote(std::string_view text) {
-  constexpr size_t kShown = 60;
-  std::string out = "'";
-  for (size_t i = 0; i < text.size() && i < kShown;) {
-    const auto c = static_cast<unsigned char>(text[i]);
-    const size_t length = std::max<size_t>(1, utf8_length(text, i));
-    if (c < 0x20 || c == 0x7F || (c >= 0x80 && length == 1)) {
-      out += fmt::format("\\x{:02x}", c);
-    } else {
-      out += text.substr(i, length);
-    }
-    i += length;
-  }
-  out += text.size() > kShown ? "...'" : "'";
-  return out;
+  return fmt::format("'{}'", printable(text));
 }
 
 const Entry* Node::find(std::string_view key) const {

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/format.h"
 #include "base/log.h"
+#include "base/printable.h"
 
 namespace t6 {
 namespace {
@@ -40,15 +41,6 @@ std::string cut(std::string_view text, int columns) {
     if ((text[end] & 0xC0) != 0x80 && seen++ == columns) break;
   }
   return std::string(text.substr(0, end));
-}
-
-// Nothing that moves the cursor.
-std::string printable(std::string_view text) {
-  std::string result(text);
-  for (char& c : result) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = ' ';
-  }
-  return result;
 }
 
 std::string amount(double units, const std::string& unit) {
@@ -83,7 +75,7 @@ std::string draw_bar(double fraction, int width, bool color, bool unicode) {
 }  // namespace
 
 std::string render_bar(const ProgressView& view, int columns, bool color, bool unicode) {
-  const std::string label = cut(printable(view.label), std::max(0, columns - 6));
+  const std::string label = cut(printable(view.label, view.label.size()), std::max(0, columns - 6));
   // Parts in the order they are shown, with the order in which they give way on a narrow terminal (the highest first).
   struct Part {
     std::string text;
@@ -97,7 +89,7 @@ std::string render_bar(const ProgressView& view, int columns, bool color, bool u
   if (view.rate) parts.push_back({amount(*view.rate, view.unit) + "/s", 3});
   if (view.eta) parts.push_back({"eta " + format_duration(*view.eta), 1});
   parts.push_back({format_duration(view.elapsed), 5});
-  if (!view.note.empty()) parts.push_back({printable(view.note), 6});
+  if (!view.note.empty()) parts.push_back({printable(view.note, view.note.size()), 6});
 
   int used = width_of(label);
   bool bar = false;

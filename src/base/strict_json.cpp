@@ -3,6 +3,8 @@
 #include <set>
 #include <vector>
 
+#include "base/printable.h"
+
 namespace t6 {
 namespace {
 
@@ -61,20 +63,6 @@ void check_limits(std::string_view text, const std::string& where, ExitCode code
   }
 }
 
-// The parser's message, which quotes the text.
-std::string printable(std::string_view message) {
-  constexpr size_t kShown = 300;
-  std::string text;
-  for (const char c : message.substr(0, kShown)) {
-    if (c >= ' ' && c <= '~') {
-      text += c;
-    } else {
-      text += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
-    }
-  }
-  return message.size() <= kShown ? text : text + "...";
-}
-
 }  // namespace
 
 json parse_strict_json(std::string_view text, const std::string& where, ExitCode code, const JsonLimits& limits) {
@@ -91,7 +79,7 @@ json parse_strict_json(std::string_view text, const std::string& where, ExitCode
   try {
     return json::parse(text.begin(), text.end(), watch);
   } catch (const json::exception& error) {
-    fail(code, "{}: not valid JSON: {}", where, printable(error.what()));
+    fail(code, "{}: not valid JSON: {}", where, printable(error.what(), 300));
   }
 }
 

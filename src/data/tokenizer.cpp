@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/io.h"
+#include "base/printable.h"
 #include "data/bpe_merge.h"
 #include "data/huggingface.h"
 #include "data/pretokenizer.h"
@@ -55,16 +56,9 @@ void encode_base64(std::string_view bytes, std::string& text) {
   }
 }
 
-// Text for a message: printable ASCII, other bytes as '.', cut at 40.
-std::string shown(std::string_view text) {
-  std::string out;
-  for (const char c : text.substr(0, 40)) out.push_back(c >= ' ' && c <= '~' ? c : '.');
-  return text.size() > 40 ? out + "..." : out;
-}
-
 [[noreturn]] void refuse_row(const std::string& name, size_t line, std::string_view row) {
   fail(ExitCode::data, "{}:{}: expected '<base64 token> <rank>', got '{}'; is this a .tiktoken file?", name, line,
-       shown(row));
+       printable(row));
 }
 
 constexpr uint64_t kEmptySlot = ~uint64_t{0};
@@ -122,7 +116,7 @@ Tokenizer Tokenizer::parse(std::string_view text, const std::string& name) {
     const bool leading_zero = number.size() > 1 && number.front() == '0';
     if (parsed.ec != std::errc() || parsed.ptr != number.data() + number.size() || leading_zero) {
       fail(ExitCode::data, "{}:{}: expected a rank (a whole number) after the space, got '{}'", name, line,
-           shown(number));
+           printable(number));
     }
     if (rank >= lines) {
       fail(ExitCode::data,
@@ -134,7 +128,7 @@ Tokenizer Tokenizer::parse(std::string_view text, const std::string& name) {
     if (space / 4 * 3 > kMaxTokenBytes + 2 || !decode_base64(row.substr(0, space), token) ||
         token.size() > kMaxTokenBytes) {
       fail(ExitCode::data, "{}:{}: expected the base64 of 1 to {} bytes before the space, got '{}'", name, line,
-           kMaxTokenBytes, shown(row.substr(0, space)));
+           kMaxTokenBytes, printable(row.substr(0, space)));
     }
     tokens[rank] = token;
   }
@@ -181,7 +175,7 @@ Tokenizer Tokenizer::from_tokens(std::span<const std::string> tokens, const std:
     for (; result.slots_[slot] != kEmptySlot; slot = (slot + 1) & (slots - 1)) {
       const auto other = static_cast<uint32_t>(result.slots_[slot]);
       if (result.slots_[slot] >> 32 == hash >> 32 && result.bytes_of(other) == bytes) {
-        fail(ExitCode::data, "{}: ranks {} and {} are the same token '{}'", name, other, rank, shown(bytes));
+        fail(ExitCode::data, "{}: ranks {} and {} are the same token '{}'", name, other, rank, printable(bytes));
       }
     }
     result.slots_[slot] = (hash >> 32 << 32) | rank;

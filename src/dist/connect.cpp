@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "base/log.h"
+#include "base/printable.h"
 #include "dist/mpi.h"
 #include "dist/nccl.h"
 #include "tensor/gpu_identity.h"
@@ -116,7 +117,7 @@ std::pair<std::string_view, std::string_view> first_difference(std::string_view 
 
 std::string quote(std::string_view line) {
   const size_t begin = line.find_first_not_of(' ');
-  return begin == std::string_view::npos ? "nothing" : fmt::format("\"{}\"", line.substr(begin, 200));
+  return begin == std::string_view::npos ? "nothing" : fmt::format("\"{}\"", printable(line.substr(begin), 200));
 }
 
 }  // namespace

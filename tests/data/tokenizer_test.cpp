@@ -194,7 +194,7 @@ TEST(RankFile, RefusesWhatIsNotOne) {
   expect_refused("", "x.tiktoken", "empty file");
   expect_refused("\n", "x.tiktoken:1:", "expected '<base64 token> <rank>'");
   expect_refused("{\"model\": 1}\n", "x.tiktoken:1:", "expected a rank");
-  expect_refused(std::string("\0\xFF\x80", 3), "x.tiktoken:1:", "got '...'");
+  expect_refused(std::string("\0\xFF\x80", 3), "x.tiktoken:1:", "got '\\x00\\xff\\x80'");
   expect_refused(good + "\n", "x.tiktoken:258:", "got ''");
   expect_refused(with_last("aGU=256\n"), ":257:", "expected '<base64 token> <rank>'");
   expect_refused(with_last("aGU=  256\n"), ":257:", "expected a rank");

@@ -4,8 +4,8 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "base/printable.h"
 #include "train/tasks/prompts.h"
-#include "train/tasks/row.h"
 
 namespace t6::train {
 namespace {

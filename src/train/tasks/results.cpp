@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 #include "base/io.h"
-#include "train/tasks/row.h"
+#include "base/printable.h"
 #include "train/tasks/task_file.h"
 
 namespace t6::train {

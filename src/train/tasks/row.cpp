@@ -7,7 +7,7 @@
 #include <optional>
 
 #include "base/error.h"
-#include "base/utf8.h"
+#include "base/printable.h"
 #include "train/tasks/task_file.h"
 
 namespace t6::train {
@@ -379,25 +379,6 @@ Question RowReader::read(std::string_view line, uint64_t number) {
   // Logged samples of the harness hold the row of the data set.
   const Row row(task_, name_, number, values);
   return question_of(task_, row.below("doc"), row.has("doc"));
-}
-
-std::string printable(std::string_view text) {
-  size_t shown = std::min<size_t>(40, text.size());
-  while (shown < text.size() && shown > 0 && (static_cast<unsigned char>(text[shown]) & 0xC0) == 0x80) --shown;
-  std::string out;
-  for (std::string_view rest = text.substr(0, shown); !rest.empty();) {
-    const utf8::Char c = utf8::first(rest);
-    const auto bytes = static_cast<size_t>(std::max(1, c.bytes));
-    if (c.bytes < 1) {
-      out += '?';
-    } else if (c.code_point < 0x20 || (c.code_point >= 0x7F && c.code_point < 0xA0)) {
-      out += ' ';
-    } else {
-      out += rest.substr(0, bytes);
-    }
-    rest.remove_prefix(bytes);
-  }
-  return text.size() > shown ? out + "..." : out;
 }
 
 }  // namespace t6::train

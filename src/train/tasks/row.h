@@ -27,7 +27,4 @@ class RowReader {
   std::unique_ptr<Parser> parser_;
 };
 
-// The start of a text, fit for a message: a blank for a control character, "?" for what is no UTF-8.
-std::string printable(std::string_view text);
-
 }  // namespace t6::train

@@ -5,8 +5,8 @@
 
 #include "base/error.h"
 #include "base/io.h"
+#include "base/printable.h"
 #include "base/rng.h"
-#include "train/tasks/row.h"
 
 namespace t6::train {
 namespace {

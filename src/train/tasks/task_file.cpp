@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/io.h"
+#include "base/printable.h"
 #include "data/text_source.h"
 #include "train/tasks/row.h"
 
