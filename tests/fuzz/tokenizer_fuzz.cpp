@@ -127,6 +127,8 @@ std::vector<std::string> json_seeds() {
       "\"Regex\":\"x\"}},{\"type\":"
       "\"ByteLevel\"}]}",
       "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[]},\"pre_tokenizer\":{\"type\":\"ByteLevel\"}}",
+      "+,\"th\":256,\"t\\u0068\":256\x1e\x1e",
+      "{\"model\":" + std::string(40, '[') + std::string(40, ']') + "}",
       "[[[[[[[[{\"a\":1e999}]]]]]]]]"};
 }
 std::vector<std::string> vocabulary_seeds() {
@@ -137,6 +139,8 @@ std::vector<std::string> vocabulary_seeds() {
           "+,\"\xc4\xa0t\":256\x1e\xc4\xa0 t\r\n",
           "+,\"aa\":256,\"aaaa\":257\x1e"
           "a a\naa aa\n",
+          "{\"a\":" + std::string(40, '[') + std::string(40, ']') + "}\x1e",
+          "{\"\\u001b[2J\":7}\x1e\x1b[2J",
           "{\"a\":0,\"b\":1}\x1e"
           "a b c\n"};
 }
