@@ -81,7 +81,10 @@ Result measure(const RunConfig& config, const Options& options, Device device) {
                             .clip_norm = config.optimizer.clip_norm,
                             .cuda_graph = config.train.cuda_graph && !options.profile});
   Result result;
-  result.estimate = estimate_memory(model, train::memory_options(config, device));
+  MemoryOptions sizes = train::memory_options(config, device);
+  sizes.micro_steps = 1;
+  sizes.async_save = false;  // nothing is saved
+  result.estimate = estimate_memory(model, sizes);
   Progress progress({.label = "bench",
                      .unit = "step",
                      .total = static_cast<uint64_t>(options.warmup + options.steps),

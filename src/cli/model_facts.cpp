@@ -5,12 +5,12 @@
 
 namespace t6::cli {
 
-ModelFacts model_facts(const RunConfig& config, std::string name, Device device) {
+ModelFacts model_facts(const RunConfig& config, std::string name, Device device, int64_t world) {
   const Transformer model(config.model);
   return {.name = std::move(name),
           .model = config.model,
           .counts = count(model),
-          .memory = estimate_memory(model, train::memory_options(config, device)),
+          .memory = estimate_memory(model, train::memory_options(config, device, world)),
           .micro_batch = config.train.micro_batch,
           .precision = config.train.precision};
 }
@@ -42,6 +42,14 @@ std::vector<std::pair<std::string, std::string>> describe(const ModelFacts& fact
                             "activations of {} x {} tokens in {}",
                             memory(needed.total()), memory(needed.parameters), memory(needed.activations),
                             facts.micro_batch, model.context, facts.precision == Precision::bf16 ? "bf16" : "f32"));
+  if (needed.held > 0) {
+    lines.emplace_back("", fmt::format("of it {} for gradients that train.reduction=tree keeps", memory(needed.held)));
+  }
+  if (needed.save_copy > 0) {
+    lines.emplace_back(
+        "", fmt::format("{} {} for the copy that checkpoint.async writes",
+                        needed.device.is_cpu() ? "of it" : "and of the host's memory", memory(needed.save_copy)));
+  }
   if (needed.workspace > 0) {
     lines.emplace_back("", fmt::format("of it {} that products and attention work in; {} more for driver and graph",
                                        memory(needed.workspace), memory(needed.beside)));
@@ -69,6 +77,8 @@ nlohmann::ordered_json to_json(const ModelFacts& facts) {
           {"training_memory_bytes",
            {{"micro_batch", facts.micro_batch},
             {"parameters", facts.memory.parameters},
+            {"held_gradients", facts.memory.held},
+            {"save_copy", facts.memory.save_copy},
             {"activations", facts.memory.activations},
             {"workspace", facts.memory.workspace},
             {"beside", facts.memory.beside}}}};

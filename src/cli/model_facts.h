@@ -22,8 +22,8 @@ struct ModelFacts {
   int64_t cache_bytes_per_token() const { return 2 * counts.cache_numbers; }  // all layers, in bf16
 };
 
-// The memory is that of training on `device`.
-ModelFacts model_facts(const RunConfig& config, std::string name, Device device = kCpu);
+// The memory is that of each of `world` ranks that train on `device`.
+ModelFacts model_facts(const RunConfig& config, std::string name, Device device = kCpu, int64_t world = 1);
 
 // For people: (label, text) lines.
 std::vector<std::pair<std::string, std::string>> describe(const ModelFacts& facts);

@@ -177,11 +177,12 @@ Row plan_row(const Plan& plan, const Transformer& model, int64_t ranks, int64_t 
   row.step = train::predict_step(row.links, row.work);
   const auto tokens = static_cast<double>(row.batches.global_batch * plan.facts.model.context);
   row.tokens_per_second = tokens / row.step.step;
-  MemoryOptions memory = train::memory_options(plan.config, options.cpu ? kCpu : Device{Device::Kind::cuda, 0},
-                                               /*assume_cudnn=*/!options.cpu);
-  memory.micro_batch = row.batches.micro_batch;
-  memory.moment_shards = options.zero ? world : 1;
-  row.memory = estimate_memory(model, memory);
+  RunConfig planned = plan.config;
+  planned.train.global_batch = row.batches.global_batch;
+  planned.train.micro_batch = row.batches.micro_batch;
+  planned.optimizer.zero = options.zero;
+  const Device device = options.cpu ? kCpu : Device{Device::Kind::cuda, 0};
+  row.memory = estimate_memory(model, train::memory_options(planned, device, world, /*assume_cudnn=*/!options.cpu));
   return row;
 }
 
@@ -280,7 +281,7 @@ std::string to_text(const Plan& plan) {
                     options.zero ? "; sharded optimizer" : "")}});
   Table table;
   for (const char* heading : {"ranks", "nodes", "windows", "micro-batch", "step", "exchange", "exposed", "efficiency",
-                              "tokens/s", "state/rank", "activations", "memory/rank"}) {
+                              "tokens/s", "state/rank", "activations", "memory/rank", "host/node"}) {
     table.column(heading);
   }
   std::string notes;
@@ -292,8 +293,9 @@ std::string to_text(const Plan& plan) {
          ms(row.step.communication), fmt::format("{} ({:.1f}%)", ms(row.step.exposed), row.step.exposed_share() * 100),
          fmt::format("{:.1f}%", row.step.efficiency * 100),
          format_grouped(static_cast<uint64_t>(row.tokens_per_second)),
-         memory(static_cast<double>(row.memory.parameters)), memory(static_cast<double>(row.memory.activations)),
-         memory(static_cast<double>(row.memory.on_device()))});
+         memory(static_cast<double>(row.memory.parameters + row.memory.held)),
+         memory(static_cast<double>(row.memory.activations)), memory(static_cast<double>(row.memory.on_device())),
+         memory(static_cast<double>(row.memory.on_host() * row.links.ranks_per_node))});
     notes += advice_for(row, plan.config) + "\n";
   }
   return text + "\n" + table.text() + "\n" + notes;
@@ -321,10 +323,13 @@ Json to_json(const Plan& plan) {
                     {"hiding_micro_batch", hiding_micro_batch(row)},
                     {"memory_bytes",
                      {{"parameters", row.memory.parameters},
+                      {"held_gradients", row.memory.held},
+                      {"save_copy", row.memory.save_copy},
                       {"activations", row.memory.activations},
                       {"workspace", row.memory.workspace},
                       {"beside", row.memory.beside},
-                      {"on_device", row.memory.on_device()}}}});
+                      {"on_device", row.memory.on_device()},
+                      {"host_of_node", row.memory.on_host() * row.links.ranks_per_node}}}});
   }
   return {{"model", to_json(plan.facts)},
           {"device", plan.options.cpu ? "cpu" : "cuda"},

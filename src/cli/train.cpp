@@ -52,22 +52,23 @@ Device dry_run_device(const RunConfig& config) {
   return gpu ? Device{Device::Kind::cuda, 0} : kCpu;
 }
 
-// Whether the estimate is within what a CPU run may have here: the run itself would be refused.
-std::string describe_fit(const RunConfig& config, Device device, int64_t needed) {
+// Whether the estimate is within what a run may have of this machine: the run itself would be refused.
+std::string describe_fit(const RunConfig& config, const MemoryEstimate& needed, const dist::Ranks& ranks) {
   const nlohmann::ordered_json environment = train::describe_environment({}, {});
   const nlohmann::ordered_json& memory = environment.at("memory");
   if (!memory.contains("total")) return "not known";
   const auto total = memory.value("limit", memory.at("total").get<int64_t>());
   const auto text = [](int64_t bytes) { return format_memory(static_cast<uint64_t>(bytes)); };
-  if (needed <= total) return fmt::format("{} of memory, {} cores", text(total), ::sysconf(_SC_NPROCESSORS_ONLN));
-  return fmt::format("{} of memory: the run needs about {} and DOES NOT FIT; {}", text(total), text(needed),
-                     train::what_would_fit(Transformer(config.model), config, device, total));
+  const std::string why = train::why_no_room(Transformer(config.model), config, needed,
+                                             {.bytes = total, .ranks = ranks.local_world, .world = ranks.world});
+  if (why.empty()) return fmt::format("{} of memory, {} cores", text(total), ::sysconf(_SC_NPROCESSORS_ONLN));
+  return fmt::format("{} of memory, DOES NOT FIT: {}", text(total), why);
 }
 
 // The resolved config as YAML and the facts as comments: what is printed is itself a config.
-void print_dry_run(const RunConfig& config) {
+void print_dry_run(const RunConfig& config, const dist::Ranks& ranks) {
   const Device device = dry_run_device(config);
-  const ModelFacts facts = model_facts(config, "config", device);
+  const ModelFacts facts = model_facts(config, "config", device, ranks.world);
   std::vector<std::pair<std::string, std::string>> lines = describe(facts);
   const auto tokens = static_cast<double>(config.train.global_batch * config.model.context);
   lines.emplace_back("a step", fmt::format("{} windows of {}: {} tokens", config.train.global_batch,
@@ -78,7 +79,7 @@ void print_dry_run(const RunConfig& config) {
   const bool no_gpu = device.is_cuda() && gpu::count() == 0;
   lines.emplace_back("this machine",
                      no_gpu ? fmt::format("has no GPU to use ({}): the run would be REFUSED here", gpu::why_none())
-                            : describe_fit(config, device, device.is_cpu() ? facts.memory.total() : 0));
+                            : describe_fit(config, facts.memory, ranks));
   lines.emplace_back("training data", describe_data(config.data.train));
   lines.emplace_back("validation data", describe_data(config.data.validation));
   lines.emplace_back("run folder", config.run.dir);
@@ -203,7 +204,7 @@ int train_rank(const Options& options, const RunConfig& config, dist::Connection
 int run(const Options& options) {
   const dist::Found found = dist::discover(options.ranks);
   if (options.dry_run) {
-    if (found.ranks.rank == 0) print_dry_run(options.config.load());
+    if (found.ranks.rank == 0) print_dry_run(options.config.load(), found.ranks);
     return 0;
   }
   // A reader of our output that goes away ends no training.

@@ -1,6 +1,7 @@
 #include "model/counts.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "ops/classifier.h"
 #include "ops/matmul.h"
@@ -37,6 +38,15 @@ int64_t cudnn_workspace(const AttentionWork& work, int64_t batch, int64_t contex
   return rows * ((deterministic ? scores : dq) + 4);
 }
 
+int64_t divided(int64_t count, int64_t among) {
+  return (count + among - 1) / among;
+}
+
+// Of a tree that halves until one micro-step is left: in each but the last a gradient waits.
+int64_t levels(int64_t micro_steps) {
+  return std::bit_width(static_cast<uint64_t>(micro_steps - 1));
+}
+
 }  // namespace
 
 MemoryEstimate estimate_memory(const Transformer& model, const MemoryOptions& options) {
@@ -49,8 +59,12 @@ MemoryEstimate estimate_memory(const Transformer& model, const MemoryOptions& op
 
   MemoryEstimate estimate;
   const int64_t size = model.parameters().storage_size();
-  const int64_t moments = (2 * size + options.moment_shards - 1) / options.moment_shards * wide;
+  const int64_t moments = divided(2 * size, options.zero ? options.world : 1) * wide;
+  estimate.device = options.device;
   estimate.parameters = size * (2 * wide + (options.compute == DType::bf16 ? element : 0)) + moments;
+  if (options.tree) estimate.held = levels(options.micro_steps) * size * wide;
+  if (options.async_save) estimate.save_copy = divided(3 * model.parameters().count(), options.world) * wide;
+  const int64_t scratch = std::min(options.scratch, size * wide);
 
   // A token's share of one block: two residual sums and two normed inputs, attention's own, gate | up and their
   // product.
@@ -68,6 +82,8 @@ MemoryEstimate estimate_memory(const Transformer& model, const MemoryOptions& op
       std::min(tokens, classifier_chunk_rows(options.device)) * config.vocab_size * (on_gpu ? element : wide);
   const int64_t rebuilt = recompute == Recompute::attention ? std::max<int64_t>(0, attention - mlp) : whole - kept;
   estimate.activations += std::max(logits, tokens * (rebuilt + mlp));
+  const bool graph = on_gpu && options.cuda_graph && (options.world == 1 || options.micro_steps > 1);
+  if (!graph) estimate.activations = std::max(estimate.activations, scratch);
   if (!on_gpu) return estimate;
 
   estimate.workspace = kMatmulWorkspaceBytes;
@@ -75,7 +91,11 @@ MemoryEstimate estimate_memory(const Transformer& model, const MemoryOptions& op
     estimate.workspace +=
         cudnn_workspace(model.attention().work(), options.micro_batch, config.context, options.deterministic);
   }
-  estimate.beside = kDriverBytes + (options.cuda_graph ? tokens * whole + logits : 0);
+  estimate.beside = kDriverBytes;
+  if (graph) {
+    const int64_t evaluation = tokens * whole + logits, last_step = options.world > 1 ? estimate.activations : 0;
+    estimate.beside += std::max({evaluation, last_step, scratch});
+  }
   return estimate;
 }
 

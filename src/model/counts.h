@@ -28,20 +28,30 @@ struct MemoryOptions {
   bool cudnn = false;          // on a GPU: its attention in bf16, as it is where the library is there
   bool deterministic = false;  // gradients of that attention
   bool cuda_graph = false;     // on a GPU: the micro-step is a captured graph
-  int64_t moment_shards = 1;   // ranks that keep AdamW's moments together, a part each
+  int64_t world = 1;           // ranks
+  bool zero = false;           // that keep AdamW's moments together, a part each
+  int64_t micro_steps = 1;     // of a rank in a step
+  bool tree = false;           // their gradients are added up as a tree
+  int64_t scratch = 0;         // bytes, of the sum over ranks after the last of them
+  bool async_save = false;     // checkpoints are written beside the training, from a copy in host memory
 };
 
-// Bytes a training step needs: estimate of what allocation will show.
+// Bytes that one rank needs to train: estimate of what allocation will show.
 struct MemoryEstimate {
+  Device device = kCpu;
   int64_t parameters = 0;   // masters, gradients, AdamW moments, bf16 copies
+  int64_t held = 0;         // gradients that wait for their sibling in a tree of micro-steps
+  int64_t save_copy = 0;    // in host memory: what this rank saves, while it is written beside the training
   int64_t activations = 0;  // at the step's peak
   int64_t workspace = 0;    // on a GPU: what products and attention compute in
-  // What no tensor holds, on a GPU alone: the driver's context with the libraries' kernels, and what an evaluation takes
-  // while a captured graph keeps its own.
+  // What no tensor of a step holds, on a GPU alone: the driver's context with the libraries' kernels, and what runs while a
+  // captured graph keeps its own: an evaluation, or on several ranks the last micro-step.
   int64_t beside = 0;
 
-  int64_t total() const { return parameters + activations + workspace; }  // of tensors: gpu::peak_bytes()
-  int64_t on_device() const { return total() + beside; }                  // what must be free before the start
+  // Of the device's tensors: gpu::peak_bytes(), or on a CPU memory::usage().peak.
+  int64_t total() const { return parameters + held + activations + workspace + (device.is_cpu() ? save_copy : 0); }
+  int64_t on_device() const { return total() + beside; }                     // what must be free before the start
+  int64_t on_host() const { return device.is_cpu() ? total() : save_copy; }  // of the host's memory
 };
 MemoryEstimate estimate_memory(const Transformer& model, const MemoryOptions& options);
 

@@ -115,17 +115,13 @@ void Trainer::prepare(std::span<const std::string> arguments) {
     device_.is_cuda() ? gpu::reset_peak() : memory::reset_peak();
     const ModelCounts counts = count(model_);
     flops_per_token_ = counts.flops_causal;
-    MemoryOptions sizes = memory_options(config_, device_);
-    if (config_.optimizer.zero) sizes.moment_shards = world();
-    const MemoryEstimate memory = estimate_memory(model_, sizes);
+    const MemoryEstimate memory = estimate_memory(model_, memory_options(config_, device_, world()));
     log::info("{} with {} parameters, {} FLOPs a token, about {} of memory{}", config_.model.kind_name(),
               counts.parameters, format_count(counts.flops_causal),
               format_memory(static_cast<uint64_t>(memory.total())),
               world() > 1 ? fmt::format(" on each of {} ranks", world()) : "");
     environment = describe_environment(arguments, {{"oneDNN", matmul_library_version()}});
-    if (device_.is_cpu()) {
-      require_memory(environment.at("memory"), memory.total() * ranks_.communicator->ranks().local_world);
-    }
+    require_memory(environment.at("memory"), memory);
     build_step(compute);
   });
 
@@ -181,13 +177,13 @@ void Trainer::open_logs(const Json& environment) {
 }
 
 // A run that cannot fit is refused: the system would kill it without a word. `memory` is that of describe_environment.
-void Trainer::require_memory(const Json& memory, int64_t needed) const {
+void Trainer::require_memory(const Json& memory, const MemoryEstimate& needed) const {
   if (!memory.contains("total")) return;
-  const auto total = memory.value("limit", memory.at("total").get<int64_t>());
-  if (needed <= total) return;
-  fail(ExitCode::io, "out of memory: the run needs about {}, this machine has {}; {}",
-       format_memory(static_cast<uint64_t>(needed)), format_memory(static_cast<uint64_t>(total)),
-       what_would_fit(model_, config_, device_, total));
+  const HostMemory host{.bytes = memory.value("limit", memory.at("total").get<int64_t>()),
+                        .ranks = ranks_.communicator->ranks().local_world,
+                        .world = world()};
+  const std::string why = why_no_room(model_, config_, needed, host);
+  if (!why.empty()) fail(ExitCode::io, "out of memory: {}", why);
 }
 
 void Trainer::open_data() {
@@ -529,7 +525,7 @@ std::optional<StopReason> Trainer::stop_reason() const {
 std::string Trainer::out_of_memory(const gpu::OutOfMemory& error) const {
   // Some is left to what the estimate does not know: gaps between blocks, other processes.
   const auto usable = static_cast<int64_t>(static_cast<double>(error.memory.total) * 0.95);
-  return fmt::format("{}; {}", error.what(), what_would_fit(model_, config_, device_, usable));
+  return fmt::format("{}; {}", error.what(), what_would_fit(model_, config_, device_, usable, world()));
 }
 
 TrainResult Trainer::run() {

@@ -12,6 +12,7 @@
 #include "checkpoint/checkpoint.h"
 #include "data/loader.h"
 #include "dist/control.h"
+#include "model/counts.h"
 #include "model/transformer.h"
 #include "train/data_parallel.h"
 #include "train/evaluation.h"
@@ -73,7 +74,7 @@ class Trainer {
   auto logged(Work&& work);
   void prepare(std::span<const std::string> arguments);
   TrainResult train();
-  void require_memory(const Json& memory, int64_t needed) const;
+  void require_memory(const Json& memory, const MemoryEstimate& needed) const;
   void open_data();
   void build_step(DType compute);
   void open_logs(const Json& environment);

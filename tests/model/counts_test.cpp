@@ -83,7 +83,9 @@ TEST(Memory, MomentsAreSharedAmongRanks) {
   MemoryOptions options{.compute = DType::bf16};
   const int64_t size = model.parameters().storage_size();
   EXPECT_EQ(estimate_memory(model, options).parameters, size * 18);
-  options.moment_shards = 4;
+  options.world = 4;
+  EXPECT_EQ(estimate_memory(model, options).parameters, size * 18);
+  options.zero = true;
   EXPECT_EQ(estimate_memory(model, options).parameters, size * 12);
 }
 
