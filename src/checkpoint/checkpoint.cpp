@@ -115,6 +115,7 @@ void write_file(const fs::path& folder, int64_t step, const State& state, int ra
       hash = writer.write(dataset_name(ref.name, ref.shape, ref.begin, count),
                           tensor.view(dataset_shape(ref.shape, count)));
     }
+    if (count == 0 && rank != 0) continue;  // rank 0 names all
     tensors.push_back(json::array({ref.name, static_cast<int>(ref.dtype),
                                    std::vector<int64_t>(ref.shape.begin(), ref.shape.end()), ref.begin, count, hash}));
   }

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/io.h"
 #include "checkpoint/hdf5_writer.h"
+#include "checkpoint/limits.h"
 
 namespace t6::checkpoint {
 namespace {
@@ -20,7 +21,6 @@ constexpr const char* kFormat = "t6-checkpoint";
 constexpr int64_t kVersion = 2;
 constexpr int64_t kOldestVersion = 1;  // one part a tensor, in the file of its rank
 constexpr int kMaxDepth = 16;
-constexpr size_t kMaxValues = 2'000'000;
 constexpr int kMaxWorld = 65536;
 constexpr std::string_view kHashKey = "\"manifest_xxh3\": \"";
 constexpr std::string_view kTail = "\"\n}\n";
@@ -92,7 +92,7 @@ class Parser {
     std::vector<std::set<std::string>> keys;  // of the objects that are open
     const auto watch = [&](int depth, json::parse_event_t event, json& value) {
       if (depth > kMaxDepth) bad("nested deeper than {}", kMaxDepth);
-      if (++values > kMaxValues) bad("more than {} values", kMaxValues);
+      if (++values > kMaxManifestValues) bad("more than {} values", kMaxManifestValues);
       if (event == json::parse_event_t::object_start) keys.emplace_back();
       if (event == json::parse_event_t::object_end) keys.pop_back();
       if (event == json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second) {

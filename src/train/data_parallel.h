@@ -1,5 +1,5 @@
 // How ranks share the work on one model: each computes gradients of its own windows, the sums are exchanged bucket by
-// bucket, and every rank owns a part of the parameters, which it saves and, with a sharded optimizer, alone updates.
+// bucket, and with a sharded optimizer every rank owns a part of the parameters, which it alone updates and saves.
 #pragma once
 
 #include <cstdint>

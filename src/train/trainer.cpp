@@ -134,8 +134,11 @@ void Trainer::prepare(std::span<const std::string> arguments) {
   });
   resume();
   bytes_to_save_ = checkpoint::bytes_needed(state());
-  dist::alike(*ranks_.communicator,
-              [&] { checkpoint::require_space(paths_.checkpoints(), state(), peers_of(*ranks_.communicator)); });
+  dist::alike(*ranks_.communicator, [&] {
+    const checkpoint::Peers peers = peers_of(*ranks_.communicator);
+    require_manifest_fits(state(), *parallel_, peers);
+    checkpoint::require_space(paths_.checkpoints(), state(), peers);
+  });
   saves_.emplace(*ranks_.communicator, logs_,
                  RunSaves::Options{.folder = paths_.checkpoints(),
                                    .save = {.retention = {.keep_last = static_cast<int>(config_.checkpoint.keep_last),

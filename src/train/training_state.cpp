@@ -4,12 +4,15 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
+#include <cmath>
 #include <cstdint>
 
 #include "base/error.h"
 #include "base/format.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "checkpoint/limits.h"
 
 namespace t6::train {
 namespace {
@@ -33,6 +36,13 @@ std::vector<Piece> pieces_of(const Tensor& flat, const std::vector<Span>& held, 
   }
   T6_CHECK(pieces.size() == owned.size(), "[training_state] expected {} pieces, got {}", owned.size(), pieces.size());
   return pieces;
+}
+
+// What this rank saves: with a sharded optimizer what it alone has, otherwise one stretch, so that there are few parts.
+std::vector<Span> saved_spans(const DataParallel& parallel) {
+  if (parallel.zero) return parallel.partition.owned(parallel.rank());
+  const int64_t share = parallel.partition.size() / parallel.world();
+  return {{parallel.rank() * share, share}};
 }
 
 // Of every view the numbers that lie in the pieces; a view without any is named all the same.
@@ -138,7 +148,7 @@ checkpoint::State model_state(const ParameterStore& store) {
 }
 
 checkpoint::State training_state(const ParameterStore& store, const AdamW& optimizer, const DataParallel& parallel) {
-  const std::vector<Span> owned = parallel.partition.owned(parallel.rank());
+  const std::vector<Span> owned = saved_spans(parallel);
   checkpoint::State state;
   add_pieces(state, store, "params/", pieces_of(store.master(), {{0, store.storage_size()}}, owned));
   add_pieces(state, store, "adamw/m/", pieces_of(optimizer.first_moment(), optimizer.spans(), owned));
@@ -151,12 +161,30 @@ checkpoint::State training_state(const ParameterStore& store, const AdamW& optim
 }
 
 void spread_loaded(const ParameterStore& store, const AdamW& optimizer, const DataParallel& parallel) {
-  parallel.all_gather(store.master());
-  if (!parallel.zero) {
-    parallel.all_gather(optimizer.first_moment());
-    parallel.all_gather(optimizer.second_moment());
+  if (parallel.zero) {
+    parallel.all_gather(store.master());
+  } else if (parallel.world() > 1) {
+    for (const Tensor& flat : {store.master(), optimizer.first_moment(), optimizer.second_moment()}) {
+      parallel.communicator->all_gather(flat);
+    }
+    parallel.communicator->wait();
   }
   store.refresh_compute();
+}
+
+void require_manifest_fits(const checkpoint::State& state, const DataParallel& parallel,
+                           const checkpoint::Peers& peers) {
+  checkpoint::require_manifest_fits(
+      state,
+      [&](double times) {
+        constexpr int64_t kMaxBucketMb = 4096;
+        const int64_t bucket = parallel.partition.buckets().front().count * static_cast<int64_t>(sizeof(float));
+        const auto wanted = static_cast<uint64_t>(std::ceil(static_cast<double>(bucket) * times * 1.05 / (1 << 20)));
+        const auto mb = static_cast<int64_t>(std::bit_ceil(wanted));
+        const std::string larger = mb <= kMaxBucketMb ? fmt::format("use train.bucket_mb={}, or ", mb) : "use ";
+        return larger + "optimizer.zero=false, with which each rank saves one stretch";
+      },
+      peers);
 }
 
 nlohmann::json to_scalars(const RunPosition& position) {

@@ -19,13 +19,19 @@ namespace t6::train {
 // be allocated for inference: what is loaded is then rounded to its dtype.
 checkpoint::State model_state(const ParameterStore& store);
 
-// Of that and of adamw/m/<name>, adamw/v/<name> what this rank owns. store and optimizer must outlive it.
+// Of that and of adamw/m/<name>, adamw/v/<name> this rank's share: with a sharded optimizer what it owns,
+// otherwise one stretch of the flat buffers. store and optimizer must outlive it.
 checkpoint::State training_state(const ParameterStore& store, const AdamW& optimizer, const DataParallel& parallel);
 checkpoint::State training_state(const ParameterStore& store, const AdamW& optimizer);  // of one rank: everything
 
 // After training_state() was loaded on every rank: what each of them keeps of the others' parts, and the copy that
 // products read.
 void spread_loaded(const ParameterStore& store, const AdamW& optimizer, const DataParallel& parallel);
+
+// Error(usage), alike on all ranks, when a checkpoint of these states, each rank's own, would be cut into more parts than its
+// manifest takes; it names train.bucket_mb.
+void require_manifest_fits(const checkpoint::State& state, const DataParallel& parallel,
+                           const checkpoint::Peers& peers);
 
 // Where a run stands: the scalars of its checkpoint.
 struct RunPosition {

@@ -1,0 +1,125 @@
+// What each rank saves of a run, and that all have everything after it was loaded.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <mutex>
+
+#include "base/error.h"
+#include "support/small_model.h"
+#include "support/thread_ranks.h"
+#include "train/training_state.h"
+
+namespace t6::train {
+namespace {
+
+ModelConfig wide_model() {
+  ModelConfig config = test::small_model_config(AttentionKind::mha);
+  config.width = 120;
+  return config;
+}
+
+// A model and its moments on one of several ranks, with the smallest buckets.
+struct Replica {
+  Replica(dist::Communicator& communicator, bool zero, uint64_t seed) : model(wide_model()) {
+    model.allocate(DType::f32, kCpu, Partition::granularity(communicator.world()));
+    test::fill_random(model, seed);
+    parallel.emplace(DataParallel{.communicator = &communicator,
+                                  .partition = Partition(model.parameters().storage_size(), communicator.world(), 1),
+                                  .reduction = Reduction::fast,
+                                  .zero = zero});
+    optimizer.emplace(model.parameters(), OptimizerSection{}, parallel->updated());
+    optimizer->first_moment().fill(static_cast<double>(seed));
+  }
+  checkpoint::State state() const { return training_state(model.parameters(), *optimizer, *parallel); }
+
+  Transformer model;
+  std::optional<DataParallel> parallel;
+  std::optional<AdamW> optimizer;
+};
+
+size_t parts_of(const checkpoint::State& state) {
+  size_t parts = 0;
+  for (const checkpoint::TensorRef& ref : state.tensors) parts += ref.size() > 0;
+  return parts;
+}
+
+TEST(SavedParts, AreOneStretchWithoutAShardedOptimizer) {
+  size_t views = 0;
+  Transformer(wide_model()).parameters().for_each_view([&](const Parameter&, const ParameterView&) { ++views; });
+  for (const int world : {1, 3, 4}) {
+    std::vector<size_t> parts(static_cast<size_t>(world));
+    std::vector<size_t> buckets(parts.size());
+    test::on_ranks(world, [&](const std::shared_ptr<dist::Communicator>& communicator) {
+      const Replica replica(*communicator, false, 5);
+      parts[static_cast<size_t>(communicator->rank())] = parts_of(replica.state());
+      buckets[static_cast<size_t>(communicator->rank())] = replica.parallel->partition.buckets().size();
+    });
+    size_t all = 0;
+    for (const size_t each : parts) all += each;
+    // A boundary between two ranks cuts one view, each time in three tensors.
+    EXPECT_LE(all, 3 * (views + static_cast<size_t>(world) - 1));
+    EXPECT_GE(all, 3 * views);
+    if (world > 1) EXPECT_GT(buckets.front(), 2u);
+  }
+}
+
+TEST(SavedParts, AreWholeOnEveryRankAfterLoading) {
+  for (const bool zero : {false, true}) {
+    std::mutex mutex;
+    std::map<std::pair<std::string, int64_t>, Tensor> saved;
+    test::on_ranks(3, [&](const std::shared_ptr<dist::Communicator>& communicator) {
+      const Replica replica(*communicator, zero, 5);
+      const std::lock_guard lock(mutex);
+      for (const checkpoint::TensorRef& ref : replica.state().tensors) {
+        if (ref.size() > 0) EXPECT_TRUE(saved.emplace(std::pair(ref.name, ref.begin), ref.get().clone()).second);
+      }
+    });
+    test::on_ranks(3, [&](const std::shared_ptr<dist::Communicator>& communicator) {
+      const Replica expected(*communicator, zero, 5), loaded(*communicator, zero, 6);
+      for (const checkpoint::TensorRef& ref : loaded.state().tensors) {
+        if (ref.size() > 0) ref.set(saved.at({ref.name, ref.begin}));
+      }
+      spread_loaded(loaded.model.parameters(), *loaded.optimizer, *loaded.parallel);
+      EXPECT_EQ(loaded.model.parameters().compute().to_doubles(), expected.model.parameters().compute().to_doubles());
+      loaded.model.parameters().for_each_view([&](const Parameter& p, const ParameterView& v) {
+        if (zero) return;
+        const ParameterStore& store = loaded.model.parameters();
+        const std::vector<double> m = store.gather(loaded.optimizer->first_moment(), p, v).to_doubles();
+        EXPECT_EQ(m, std::vector<double>(m.size(), 5.0)) << v.name;
+      });
+    });
+  }
+}
+
+TEST(SavedParts, TooManyAreRefusedWithTheBucketThatWouldDo) {
+  test::on_ranks(4, [&](const std::shared_ptr<dist::Communicator>& communicator) {
+    const DataParallel parallel{
+        .communicator = communicator.get(), .partition = Partition(int64_t{1} << 22, 4, 1 << 20), .zero = true};
+    const checkpoint::Peers peers{.rank = communicator->rank(), .world = 4, .all_gather = [&](std::string_view text) {
+                                    return communicator->all_gather_text(text);
+                                  }};
+    checkpoint::State state;
+    for (int64_t i = 0; i < 150'000; ++i) {
+      state.tensors.push_back({.name = "params/w",
+                               .dtype = DType::f32,
+                               .shape = {int64_t{1} << 40},
+                               .get = {},
+                               .set = {},
+                               .begin = 4 * 8192 * i,
+                               .count = 8192});
+    }
+    try {
+      require_manifest_fits(state, parallel, peers);
+      ADD_FAILURE() << "expected an Error";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::usage);
+      EXPECT_NE(std::string(error.what()).find("600,000 parts"), std::string::npos) << error.what();
+      EXPECT_NE(std::string(error.what()).find("train.bucket_mb=4"), std::string::npos) << error.what();
+    }
+    state.tensors.resize(50'000);
+    require_manifest_fits(state, parallel, peers);
+  });
+}
+
+}  // namespace
+}  // namespace t6::train
