@@ -40,32 +40,34 @@ std::string what_would_fit(const Transformer& model, const RunConfig& config, De
                            int64_t world) {
   const TrainSection& now = config.train;
   RunConfig other = config;
-  const auto needs = [&](int64_t batch, Recompute recompute, bool async) {
+  // Of what costs little first: the copy of a save on a CPU, the captured graph on a GPU.
+  const bool spares = device.is_cuda() ? now.cuda_graph : config.checkpoint.async;
+  const std::string sparing = device.is_cuda() ? "train.cuda_graph=false " : "checkpoint.async=false ";
+  const auto needs = [&](int64_t batch, Recompute recompute, bool spared) {
     other.train.micro_batch = batch;
     other.train.recompute = recompute;
-    other.checkpoint.async = async;
+    other.train.cuda_graph = now.cuda_graph && !(spared && device.is_cuda());
+    other.checkpoint.async = config.checkpoint.async && !(spared && device.is_cpu());
     return estimate_memory(model, memory_options(other, device, world)).on_device();
   };
   for (int64_t batch = now.micro_batch; batch >= 1; --batch) {
     if (now.global_batch % (batch * world) != 0) continue;
     for (const Recompute recompute : {Recompute::none, Recompute::attention, Recompute::block}) {
       if (recompute < now.recompute) continue;
-      for (const bool async : {true, false}) {
-        if (async && !config.checkpoint.async) continue;
-        if (batch == now.micro_batch && recompute == now.recompute && async == config.checkpoint.async) continue;
-        const int64_t needed = needs(batch, recompute, async);
+      for (const bool spared : {false, true}) {
+        if (spared ? !spares : batch == now.micro_batch && recompute == now.recompute) continue;
+        const int64_t needed = needs(batch, recompute, spared);
         if (needed > bytes) continue;
         std::string settings;
         if (batch != now.micro_batch) settings += fmt::format("train.micro_batch={} ", batch);
         if (recompute != now.recompute) settings += fmt::format("train.recompute={} ", config::name_of(recompute));
-        if (async != config.checkpoint.async) settings += "checkpoint.async=false ";
+        if (spared) settings += sparing;
         return fmt::format("{}(about {}) would fit", settings, size_text(needed));
       }
     }
   }
-  const bool waits = device.is_cpu() && config.checkpoint.async;
   return fmt::format("no setting fits: train.micro_batch=1 train.recompute=block {}needs about {}",
-                     waits ? "checkpoint.async=false " : "", size_text(needs(1, Recompute::block, !waits)));
+                     spares ? sparing : "", size_text(needs(1, Recompute::block, spares)));
 }
 
 std::string why_no_room(const Transformer& model, const RunConfig& config, const MemoryEstimate& needed,

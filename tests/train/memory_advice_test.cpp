@@ -45,6 +45,7 @@ TEST_F(MemoryAdvice, SaysWhatTheLeastNeedsWhenNothingFits) {
 // What no tensor holds must fit too: a GPU of exactly the tensors' size is too small.
 TEST_F(MemoryAdvice, OnAGpuDriverAndWorkspaceMustFitToo) {
   const Device gpu{Device::Kind::cuda, 0};
+  config_.train.cuda_graph = false;
   MemoryOptions options = memory_options(config_, gpu);
   options.recompute = Recompute::attention;
   const MemoryEstimate attention = estimate_memory(model_, options);
@@ -107,6 +108,8 @@ TEST_F(MemoryAdvice, OnAGpuTheLastMicroStepOfManyRanksIsBesideTheGraph) {
   const auto beside = [&](int64_t world) { return estimate_memory(model_, memory_options(config_, gpu, world)); };
   EXPECT_GE(beside(2).beside - beside(12).beside, beside(2).activations);
   EXPECT_GT(beside(2).beside, beside(1).beside);
+  EXPECT_TRUE(
+      what_would_fit(model_, config_, gpu, beside(2).on_device() - 1, 2).starts_with("train.cuda_graph=false ("));
 }
 
 TEST_F(MemoryAdvice, HostsOfGpusNeedRoomForTheCopies) {
