@@ -121,16 +121,10 @@ std::string usage(const CLI::App& command) {
   return line + (has_options ? " [options]\n" : "\n");
 }
 
-std::string nearest(const std::string& word, const std::vector<std::string>& names) {
-  const std::vector<std::string_view> views(names.begin(), names.end());
-  return config::nearest_name(word, views.data(), views.size());
-}
-
 std::string explain_unknown(const CLI::App& command, const std::string& word) {
   const std::string speaker = speaker_of(command);
   std::string message;
   std::string close;
-  const auto subcommands = command.get_subcommands([](const CLI::App*) { return true; });
   if (word.starts_with("-")) {
     const std::string name = word.substr(0, word.find('='));
     std::vector<std::string> names;
@@ -139,9 +133,7 @@ std::string explain_unknown(const CLI::App& command, const std::string& word) {
     }
     message = fmt::format("{}there is no option {}", speaker, config::quote(name));
     close = nearest(name, names);
-  } else if (!subcommands.empty()) {
-    std::vector<std::string> names;
-    for (const CLI::App* subcommand : subcommands) names.push_back(subcommand->get_name());
+  } else if (const std::vector<std::string> names = subcommand_names(command); !names.empty()) {
     message = fmt::format("{}there is no command {}", speaker, config::quote(word));
     close = nearest(word, names);
   } else {
@@ -152,6 +144,19 @@ std::string explain_unknown(const CLI::App& command, const std::string& word) {
 }
 
 }  // namespace
+
+std::string nearest(const std::string& word, const std::vector<std::string>& names) {
+  const std::vector<std::string_view> views(names.begin(), names.end());
+  return config::nearest_name(word, views.data(), views.size());
+}
+
+std::vector<std::string> subcommand_names(const CLI::App& command) {
+  std::vector<std::string> names;
+  for (const CLI::App* subcommand : command.get_subcommands([](const CLI::App*) { return true; })) {
+    names.push_back(subcommand->get_name());
+  }
+  return names;
+}
 
 std::string help_text(const CLI::App& command) {
   std::string out = fmt::format("{}: {}\n\n{}", path_of(command), command.get_description(), usage(command));
@@ -212,11 +217,8 @@ const CLI::App& innermost(const CLI::App& root) {
 }
 
 std::string explain_missing(const CLI::App& group) {
-  std::string names;
-  for (const CLI::App* subcommand : group.get_subcommands([](const CLI::App*) { return true; })) {
-    names += (names.empty() ? "" : ", ") + subcommand->get_name();
-  }
-  return fmt::format("{}expected a command: {} (`{} --help` explains)", speaker_of(group), names, path_of(group));
+  return fmt::format("{}expected a command: {} (`{} --help` explains)", speaker_of(group),
+                     fmt::join(subcommand_names(group), ", "), path_of(group));
 }
 
 std::string explain(const CLI::App& root, const CLI::ParseError& error) {

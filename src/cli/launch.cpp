@@ -20,10 +20,12 @@
 #include <thread>
 
 #include "base/clock.h"
+#include "base/config_tree.h"
 #include "base/error.h"
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/config_arguments.h"
+#include "cli/help.h"
 #include "cli/launch.h"
 #include "dist/mpi.h"
 #include "dist/wire.h"
@@ -39,6 +41,7 @@ struct Options {
   By by = By::automatic;
   std::vector<std::string> words;  // for the help; what was given is context->launched
   const Context* context = nullptr;
+  const CLI::App* root = nullptr;
 };
 
 // What is left of a run when a rank has failed: first the others end by themselves, then they are asked, then made to.
@@ -231,13 +234,38 @@ int by_variables(const Options& options, const std::vector<std::string>& words, 
   return code_of_ranks(end.code, at == ranks.end() ? -1 : static_cast<int>(at - ranks.begin()));
 }
 
-int run(const Options& options) {
-  if (options.context->launched.empty()) {
+// Each rank does its part in those commands that can be told which rank they are; any other would be done once a rank.
+void require_divisible(const Options& options) {
+  const std::vector<std::string> all = subcommand_names(*options.root);
+  std::vector<std::string> dividing;
+  std::copy_if(all.begin(), all.end(), std::back_inserter(dividing), [&](const std::string& name) {
+    return options.root->get_subcommand(name)->get_option_no_throw("--rank") != nullptr;
+  });
+  const std::vector<std::string>& words = options.context->launched;
+  if (words.empty()) {
     fail(ExitCode::usage,
-         "t6 launch: expected a command of t6 to start, got none; for example t6 launch --nproc {} train "
+         "launch: expected a command of t6 to start, got none; for example t6 launch --nproc {} train "
          "--config configs/demo_tpa.yaml train.micro_batch=4",
          options.nproc);
   }
+  const auto is_in = [&](const std::vector<std::string>& names) {
+    return std::find(names.begin(), names.end(), words[0]) != names.end();
+  };
+  if (is_in(dividing)) return;
+  const std::string known = fmt::format("{}", fmt::join(dividing, " and "));
+  if (is_in(all)) {
+    fail(ExitCode::usage,
+         "launch: the work of `t6 {0}` is not divided among ranks: each would do all of it; run it without launch. "
+         "Commands that divide their work: {1}",
+         words[0], known);
+  }
+  const std::string close = nearest(words[0], all);
+  fail(ExitCode::usage, "launch: expected a command that divides its work among ranks, {}, got {}{}", known,
+       config::quote(words[0]), close.empty() ? "" : "; did you mean " + close + "?");
+}
+
+int run(const Options& options) {
+  require_divisible(options);
   std::vector<std::string> words{std::filesystem::read_symlink("/proc/self/exe").string()};
   words.insert(words.end(), options.context->launched.begin(), options.context->launched.end());
 
@@ -255,7 +283,7 @@ int run(const Options& options) {
   if (by == By::variables) return by_variables(options, words, added);
   const std::string mpirun = find_mpirun();
   if (!dist::has_mpi() || mpirun.empty()) {
-    fail(ExitCode::usage, "t6 launch: ranks on CPUs talk by MPI, and {}; install openmpi-bin and libopenmpi-dev{}",
+    fail(ExitCode::usage, "launch: ranks on CPUs talk by MPI, and {}; install openmpi-bin and libopenmpi-dev{}",
          dist::has_mpi() ? "there is no mpirun in PATH" : "this build of t6 is without",
          dist::has_mpi() ? "" : ", then build again");
   }
@@ -295,7 +323,7 @@ bool computes_on_cpu(const std::vector<std::string>& words) {
 
 void add_launch(CLI::App& root, Context& context) {
   CLI::App* command = add_command(
-      root, "launch", "start a command of t6 on several ranks of this host: one for each GPU, or on CPUs",
+      root, "launch", "start train or eval on several ranks of this host: one for each GPU, or on CPUs",
       "  t6 launch --nproc 2 train --config configs/demo_tpa.yaml train.micro_batch=4 run.device=cpu\n"
       "  t6 launch --nproc 4 -- train --config configs/t6_tpa_small.yaml\n"
       "Signals go to all ranks: one SIGTERM and the run saves. The exit code is that of the first rank that\n"
@@ -303,6 +331,7 @@ void add_launch(CLI::App& root, Context& context) {
       "docs/distributed.md.");
   auto options = options_for<Options>(command, context, &run);
   options->context = &context;
+  options->root = &root;
   command->add_option("--nproc", options->nproc, "ranks to start")
       ->type_name("N")
       ->required()
@@ -313,7 +342,8 @@ void add_launch(CLI::App& root, Context& context) {
                    "variables where GPUs are used, otherwise mpi")
       ->type_name("HOW")
       ->transform(one_of({"auto", "mpi", "variables"}));
-  command->add_option("COMMAND", options->words, "the command and all that follows it");
+  command->add_option("COMMAND", options->words,
+                      "train or eval, which divide their work among ranks, and all that follows it");
 }
 
 std::vector<std::string> take_launched_command(std::vector<std::string>& arguments) {

@@ -22,12 +22,12 @@ class Launch : public Program {
 
 TEST_F(Launch, WordsBehindTheCommandAreItsOwn) {
   for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
-           {"launch", "--nproc", "3", "--by", "variables", "checkpoint", "--help"},
-           {"launch", "--by=variables", "--nproc=3", "--", "checkpoint", "--help"},
+           {"launch", "--nproc", "3", "--by", "variables", "eval", "--help"},
+           {"launch", "--by=variables", "--nproc=3", "--", "eval", "--help"},
        }) {
     const Outcome outcome = run(words);
     EXPECT_EQ(outcome.code, 0) << outcome.err;
-    EXPECT_EQ(count(outcome.out, "Usage: t6 checkpoint"), 3U);
+    EXPECT_EQ(count(outcome.out, "Usage: t6 eval"), 3U);
   }
 }
 
@@ -64,12 +64,30 @@ TEST_F(Launch, TheDeviceOfAConfigCounts) {
   }
 }
 
+TEST_F(Launch, CommandsThatEachRankWouldDoAllOfAreRefused) {
+  for (const char* command : {"scores", "generate", "logits", "info", "plot", "tokenizer", "tokenize", "shards",
+                              "checkpoint", "export", "import", "bench", "plan", "config", "help", "launch"}) {
+    const Outcome outcome = run({"launch", "--nproc", "2", command, "nowhere"});
+    EXPECT_EQ(outcome.code, 2) << command;
+    EXPECT_EQ(outcome.err, "t6: launch: the work of `t6 " + std::string(command) +
+                               "` is not divided among ranks: each would do all of it; run it without launch. Commands "
+                               "that divide their work: train and eval\n");
+    EXPECT_EQ(outcome.out, "");
+  }
+  const Outcome misspelt = run({"launch", "--nproc", "2", "trian", "--config", "x.yaml"});
+  EXPECT_EQ(misspelt.code, 2);
+  EXPECT_EQ(count(misspelt.err, "got 'trian'; did you mean train?"), 1U) << misspelt.err;
+}
+
 TEST_F(Launch, TheRanksExitCodeIsReturned) {
-  const int alone = run({"plot", "nowhere"}).code;
+  const std::vector<std::string> words{"train", "--config", "nowhere.yaml"};
+  const int alone = run(words).code;
   ASSERT_NE(alone, 0);
   for (const char* by : {"variables", "mpi"}) {
     if (by == std::string("mpi") && !has_mpirun()) continue;
-    const Outcome outcome = run({"launch", "--nproc", "2", "--by", by, "plot", "nowhere"});
+    std::vector<std::string> launched{"launch", "--nproc", "2", "--by", by};
+    launched.insert(launched.end(), words.begin(), words.end());
+    const Outcome outcome = run(launched);
     EXPECT_EQ(outcome.code, alone) << by << outcome.err;
     EXPECT_TRUE(contains(outcome.err, "nowhere"));
     EXPECT_FALSE(contains(outcome.err, "mpirun")) << "its noise";
@@ -78,21 +96,18 @@ TEST_F(Launch, TheRanksExitCodeIsReturned) {
 
 TEST_F(Launch, MpirunStartsSeveralRanks) {
   if (!has_mpirun()) GTEST_SKIP() << "there is no mpirun here";
-  const Outcome outcome = run({"launch", "--nproc", "3", "--by", "mpi", "--", "checkpoint", "--help"});
+  const Outcome outcome = run({"launch", "--nproc", "3", "--by", "mpi", "--", "eval", "--help"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
-  EXPECT_EQ(count(outcome.out, "Usage: t6 checkpoint"), 3U);
+  EXPECT_EQ(count(outcome.out, "Usage: t6 eval"), 3U);
   EXPECT_EQ(outcome.err, "");
 }
 
 // Ranks that read a pipe which nobody opens for writing would stay for ever.
 TEST_F(Launch, SignalsReachTheRanksAndNoneStays) {
-  write("text.txt", small_text());
-  ASSERT_EQ(run({"tokenizer", "train", "--input", "text.txt", "--vocab", "262", "--out", "x.tiktoken"}).code, 0);
   ASSERT_EQ(std::system(("mkfifo '" + (folder() / "pipe").string() + "'").c_str()), 0);
   for (const char* by : {"variables", "mpi"}) {
     if (by == std::string("mpi") && !has_mpirun()) continue;
-    const pid_t launcher = start({"launch", "--nproc", "2", "--by", by, "tokenize", "pipe", "--tokenizer", "x.tiktoken",
-                                  "--out", std::string("out_") + by});
+    const pid_t launcher = start({"launch", "--nproc", "2", "--by", by, "train", "--config", "pipe"});
     std::this_thread::sleep_for(std::chrono::milliseconds(1500));
     ::kill(launcher, SIGTERM);
     const Outcome outcome = finish(launcher);
