@@ -1,5 +1,8 @@
 #include "cli/app.h"
 
+#include <algorithm>
+
+#include "base/config_tree.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/command.h"
@@ -10,26 +13,42 @@
 namespace t6::cli {
 namespace {
 
-// t6 help [COMMAND...]: the same as t6 COMMAND --help; t6 help config is the table of keys.
-void add_help(CLI::App& root, Context& context) {
-  CLI::App* command =
-      add_command(root, "help", "explain a command, or every key of a config", "  t6 help train\n  t6 help config");
-  auto words = std::make_shared<std::vector<std::string>>();
-  command->add_option("COMMAND", *words, "whose help; config: the table of every key");
-  command->callback([words, &root, &context] {
-    context.action = [words, &root] {
-      const CLI::App* about = &root;
-      for (const std::string& word : *words) {
-        const auto found =
-            about->get_subcommands([&](const CLI::App* subcommand) { return subcommand->get_name() == word; });
-        if (found.empty()) fail(ExitCode::usage, "t6 help: there is no command '{}'; t6 --help lists them", word);
-        about = found.front();
-      }
-      if (*words == std::vector<std::string>{"config"}) return print_config_help();
-      print(help_text(*about));
+// t6 help [COMMAND...]: the same as t6 COMMAND --help. t6 help config is the table of keys, t6 help [config] KEY a part of it.
+int explain_words(const CLI::App& root, const std::vector<std::string>& words) {
+  if (words == std::vector<std::string>{"config"}) return print_config_help();
+  const CLI::App* about = &root;
+  for (const std::string& word : words) {
+    const auto found =
+        about->get_subcommands([&](const CLI::App* subcommand) { return subcommand->get_name() == word; });
+    if (!found.empty()) {
+      about = found.front();
+      continue;
+    }
+    const bool may_be_key = about == &root || about->get_name() == "config";
+    if (const std::string keys = config_topic_help(word); may_be_key && words.back() == word && !keys.empty()) {
+      print(keys);
       return 0;
-    };
-  });
+    }
+    std::vector<std::string> names = subcommand_names(*about);
+    if (may_be_key) std::ranges::move(config_topics(), std::back_inserter(names));
+    const std::string close = nearest(word, names);
+    fail(ExitCode::usage,
+         "help: there is no command {}{}{} (`t6 --help` lists the commands, `t6 help config` the keys)",
+         config::quote(word), may_be_key ? ", nor such a key of a config" : "",
+         close.empty() ? "" : "; did you mean " + close + "?");
+  }
+  print(help_text(*about));
+  return 0;
+}
+
+void add_help(CLI::App& root, Context& context) {
+  CLI::App* command = add_command(root, "help", "explain a command, or keys of a config",
+                                  "  t6 help train\n  t6 help config\n  t6 help optimizer\n  t6 help train.steps");
+  auto words = std::make_shared<std::vector<std::string>>();
+  command->add_option("COMMAND", *words,
+                      "whose help; config: the table of every key; a section or a key of a config: that alone");
+  command->callback(
+      [words, &root, &context] { context.action = [words, &root] { return explain_words(root, *words); }; });
 }
 
 // At most one command each, so that a file may be called as a command is.
