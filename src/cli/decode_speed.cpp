@@ -90,6 +90,7 @@ DecodeSpeed measure_decode(const std::string& name, const ModelConfig& config, c
     speed.points.push_back({length, median(seconds), *std::min_element(seconds.begin(), seconds.end()),
                             median(attention), cache_bytes, cache_bytes + speed.weight_bytes});
   }
+  speed.read_rate = std::max(speed.read_rate, memory_read_rate());
   return speed;
 }
 

@@ -42,7 +42,7 @@ struct DecodeSpeed {
   int64_t parameters = 0;
   double weight_bytes = 0;           // read in a step: every parameter once
   double cache_bytes_per_token = 0;  // what one more token of one sequence takes, all layers
-  double read_rate = 0;              // GB/s, of memory, measured just before: on a shared machine it changes
+  double read_rate = 0;  // GB/s, of memory, the better of just before and just after: on a shared machine it changes
   std::vector<DecodePoint> points;
 };
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <omp.h>
 
+#include <algorithm>
 #include <cctype>
 #include <nlohmann/json.hpp>
 
@@ -19,7 +20,8 @@ DevicePeak measure_cpu_peak(DType precision) {
   return {.device = "cpu",
           .flops = matmul_peak(precision, threads, kSeconds, kSize) * 1e9,
           .precision = precision,
-          .source = fmt::format("measured: best product of {0} x {0} matrices on {1} threads", kSize, threads)};
+          .source = fmt::format("measured: best product of {0} x {0} matrices on {1} threads", kSize, threads),
+          .can_rise = true};
 }
 
 namespace {
@@ -91,6 +93,11 @@ nlohmann::ordered_json to_json(const DevicePeak& peak) {
 
 double model_flops_utilisation(const DevicePeak& peak, double flops_per_token, double tokens_per_second) {
   return flops_per_token * tokens_per_second / peak.flops;
+}
+
+double utilisation_below_peak(DevicePeak& peak, double flops_per_token, double tokens_per_second) {
+  if (peak.can_rise) peak.flops = std::max(peak.flops, flops_per_token * tokens_per_second);
+  return model_flops_utilisation(peak, flops_per_token, tokens_per_second);
 }
 
 }  // namespace t6::train

@@ -17,6 +17,7 @@ struct DevicePeak {
   double flops = 0;    // a second, dense products
   DType precision = DType::f32;
   std::string source;
+  bool can_rise = false;  // measured on a CPU, which may have done other work just then
 };
 
 // Measured with matmul() on as many threads as OpenMP would take now: the best of a few large products, about 0.1 s on
@@ -36,5 +37,8 @@ nlohmann::ordered_json to_json(const DevicePeak& peak);
 // The fraction of the peak that training reaches. flops_per_token: forward and backward, as model/counts.h counts them;
 // tokens_per_second: of one device.
 double model_flops_utilisation(const DevicePeak& peak, double flops_per_token, double tokens_per_second);
+
+// The same, where training that exceeds a peak which can rise raises it: so never above 1 for such a peak.
+double utilisation_below_peak(DevicePeak& peak, double flops_per_token, double tokens_per_second);
 
 }  // namespace t6::train

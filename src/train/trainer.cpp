@@ -395,7 +395,7 @@ StepMetrics Trainer::finish_step() {
   metrics.skipped = verdict.skipped;
   metrics.step_ms = seconds * 1000;
   metrics.tokens_per_second = static_cast<double>(config_.train.global_batch * config_.model.context) / seconds;
-  if (peak_) metrics.mfu = model_flops_utilisation(*peak_, flops_per_token_, *metrics.tokens_per_second / world());
+  if (peak_) metrics.mfu = utilisation_below_peak(*peak_, flops_per_token_, *metrics.tokens_per_second / world());
   metrics.memory_bytes = device_.is_cuda() ? gpu::peak_bytes() : memory::usage().peak;
   const double pace = (steady_seconds() - loop_started_) / static_cast<double>(step.step - resumed_from_.value_or(0));
   metrics.eta_seconds = pace * static_cast<double>(config_.train.steps - step.step);

@@ -35,5 +35,18 @@ TEST(DevicePeak, IsMeasuredWhereNoDatasheetIsKnown) {
   EXPECT_EQ(peak.source.starts_with("measured"), !datasheet_flops(peak.device, DType::f32).has_value()) << peak.source;
 }
 
+// A peak that was measured while the machine did other work is none.
+TEST(DevicePeak, OfACpuRisesToWhatTrainingReaches) {
+  DevicePeak peak{.device = "cpu", .flops = 100e9, .source = "measured", .can_rise = true};
+  EXPECT_EQ(utilisation_below_peak(peak, 1e9, 50), 0.5);
+  EXPECT_EQ(utilisation_below_peak(peak, 1e9, 200), 1);
+  EXPECT_EQ(peak.flops, 200e9);
+  EXPECT_EQ(utilisation_below_peak(peak, 1e9, 50), 0.25);
+  DevicePeak datasheet{.device = "a GPU", .flops = 100e9, .source = "datasheet"};
+  EXPECT_EQ(utilisation_below_peak(datasheet, 1e9, 200), 2);
+  EXPECT_EQ(datasheet.flops, 100e9);
+  EXPECT_TRUE(device_peak(kCpu, DType::f32).can_rise);
+}
+
 }  // namespace
 }  // namespace t6::train
