@@ -6,6 +6,7 @@
 #include <charconv>
 #include <cmath>
 #include <span>
+#include <utility>
 
 namespace t6::config {
 namespace {
@@ -71,6 +72,18 @@ std::string number_words(std::string_view noun, const Range& range) {
   const std::string words = range.words();
   return words.empty() ? std::string(noun) : fmt::format("{} {}", noun, words);
 }
+
+// What other programs call the types of numbers and the devices here. There is no fp16: bf16 is the type of as many bits.
+constexpr std::array<std::pair<std::string_view, std::string_view>, 10> kElsewhere{{{"fp32", "f32"},
+                                                                                    {"float32", "f32"},
+                                                                                    {"float", "f32"},
+                                                                                    {"single", "f32"},
+                                                                                    {"bfloat16", "bf16"},
+                                                                                    {"fp16", "bf16"},
+                                                                                    {"f16", "bf16"},
+                                                                                    {"float16", "bf16"},
+                                                                                    {"half", "bf16"},
+                                                                                    {"gpu", "cuda"}}};
 
 }  // namespace
 
@@ -188,6 +201,12 @@ std::optional<std::string> parse_duration(std::string_view text, std::chrono::se
 }
 
 std::string nearest_name(std::string_view name, const std::string_view* names, size_t count) {
+  std::string lower(name);
+  for (char& c : lower) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  std::string_view meant = lower;
+  for (const auto& [elsewhere, here] : kElsewhere) meant = meant == elsewhere ? here : meant;
+  const auto same = std::find(names, names + count, meant);
+  if (same != names + count) return std::string(*same);
   // Words of three letters are near too much ('gpu' is not meant to be 'cpu').
   constexpr size_t kShortest = 4, kLongest = 64;
   if (name.size() < kShortest || name.size() > kLongest) return "";
