@@ -164,26 +164,19 @@ TEST_F(Hdf5File, LinksAndForeignStorageAreRefused) {
   H5Dclose(fine);
   H5Pset_deflate(create, 1);
   H5Dclose(H5Dcreate2(file, "compressed", H5T_IEEE_F32LE, space, H5P_DEFAULT, create, H5P_DEFAULT));
-  // More dimensions than a tensor has.
-  const hsize_t many[] = {1, 1, 1, 1, 1, 2};
-  const hid_t deep = H5Screate_simple(6, many, nullptr), cells = H5Pcreate(H5P_DATASET_CREATE);
-  H5Pset_chunk(cells, 6, many);
-  H5Pset_fletcher32(cells);
-  const hid_t deeper = H5Dcreate2(file, "deep", H5T_IEEE_F32LE, deep, H5P_DEFAULT, cells, H5P_DEFAULT);
-  H5Dwrite(deeper, H5T_IEEE_F32LE, H5S_ALL, H5S_ALL, H5P_DEFAULT, tensor.raw());
-  H5Dclose(deeper);
-  H5Sclose(deep);
-  H5Pclose(cells);
-  // Not consecutive elements.
-  const hsize_t matrix[] = {4, 4}, column[] = {4, 1};
-  const hid_t plane = H5Screate_simple(2, matrix, nullptr), columns = H5Pcreate(H5P_DATASET_CREATE);
-  H5Pset_chunk(columns, 2, column);
-  H5Pset_fletcher32(columns);
-  const hid_t turned = H5Dcreate2(file, "columns", H5T_IEEE_F32LE, plane, H5P_DEFAULT, columns, H5P_DEFAULT);
-  H5Dwrite(turned, H5T_IEEE_F32LE, H5S_ALL, H5S_ALL, H5P_DEFAULT, tensor.raw());
-  H5Dclose(turned);
-  H5Sclose(plane);
-  H5Pclose(columns);
+  const auto add_chunked = [&](const char* name, const std::vector<hsize_t>& shape, const std::vector<hsize_t>& chunk) {
+    const auto rank = static_cast<int>(shape.size());
+    const hid_t place = H5Screate_simple(rank, shape.data(), nullptr), cells = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_chunk(cells, rank, chunk.data());
+    H5Pset_fletcher32(cells);
+    const hid_t added = H5Dcreate2(file, name, H5T_IEEE_F32LE, place, H5P_DEFAULT, cells, H5P_DEFAULT);
+    H5Dwrite(added, H5T_IEEE_F32LE, H5S_ALL, H5S_ALL, H5P_DEFAULT, tensor.raw());
+    H5Dclose(added);
+    H5Sclose(place);
+    H5Pclose(cells);
+  };
+  add_chunked("deep", {1, 1, 1, 1, 1, 2}, {1, 1, 1, 1, 1, 2});  // more dimensions than a tensor has
+  add_chunked("columns", {4, 4}, {4, 1});                       // not consecutive elements
   const hid_t outside = H5Pcreate(H5P_DATASET_CREATE);
   H5Pset_external(outside, "/etc/passwd", 0, 64);
   H5Dclose(H5Dcreate2(file, "outside", H5T_IEEE_F32LE, space, H5P_DEFAULT, outside, H5P_DEFAULT));
