@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "train/run_folder.h"
 
 namespace t6::cli {
 namespace {
@@ -41,6 +42,13 @@ RunConfig ConfigArguments::load() const {
   const std::vector<std::filesystem::path> all = paths();
   if (all.empty()) {
     fail(ExitCode::usage, "expected a config file, got none; for example --config configs/demo_tpa.yaml");
+  }
+  for (const std::filesystem::path& path : all) {
+    std::error_code ignored;
+    if (!std::filesystem::is_directory(path, ignored)) continue;
+    const std::filesystem::path config = train::RunPaths{path}.config();
+    fail(ExitCode::usage, "{}: expected a config file, got a folder{}", path.string(),
+         std::filesystem::exists(config, ignored) ? "; the config of this run is " + config.string() : "");
   }
   std::vector<std::string> overrides;
   for (const std::string& word : rest) {

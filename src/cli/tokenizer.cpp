@@ -42,6 +42,10 @@ void read_corpus(const TrainOptions& options, data::BpeTrainer& trainer) {
 
 int train(const TrainOptions& options) {
   // What the end would refuse is refused before the work.
+  std::error_code ignored;
+  if (std::filesystem::is_directory(options.out, ignored)) {
+    fail(ExitCode::usage, "--out: expected the name of a file to write, got the folder {}", options.out);
+  }
   if (!options.overwrite && io::exists(options.out)) {
     fail(ExitCode::usage, "--out: {} is there already; choose another name, or add --overwrite", options.out);
   }
@@ -52,7 +56,7 @@ int train(const TrainOptions& options) {
   read_corpus(options, trainer);
 
   const auto merges = static_cast<uint64_t>(options.vocab) - data::BpeTrainer::kMinVocabSize;
-  Progress progress({.label = "learn", .unit = "merge", .total = merges});
+  Progress progress({.label = "learn", .unit = "merges", .total = merges});
   const data::Tokenizer tokenizer =
       trainer.train({.vocab_size = static_cast<uint32_t>(options.vocab),
                      .min_pair_count = static_cast<uint64_t>(options.min_pair_count),

@@ -75,6 +75,11 @@ Tokenizer Tokenizer::load(const std::filesystem::path& path) {
     fail(ExitCode::data, "{}: no such tokenizer file; check the path, or make one with 't6 tokenizer train'",
          path.string());
   }
+  if (std::filesystem::is_directory(path, error)) {
+    fail(ExitCode::data,
+         "{}: expected a tokenizer file, got a folder; name the .tiktoken, tokenizer.json or vocab.json in it",
+         path.string());
+  }
   const uint64_t size = std::filesystem::is_regular_file(path, error) ? io::File::open_read(path).size() : 0;
   if (size > kMaxFileBytes) {
     fail(ExitCode::data, "{}: expected a tokenizer file of at most {} bytes, got {}", path.string(), kMaxFileBytes,
