@@ -60,7 +60,7 @@ bool CorpusReader::is_jsonl(const TextSource& source, bool standard_input) const
   if (options_.format != CorpusFormat::automatic) return options_.format == CorpusFormat::jsonl;
   if (!standard_input) {
     fs::path path(source.name());
-    if (path.extension() == ".gz" || path.extension() == ".zst") path.replace_extension();
+    if (const fs::path end = path.extension(); end == ".gz" || end == ".zst" || end == ".bz2") path.replace_extension();
     if (path.extension() == ".jsonl" || path.extension() == ".ndjson" || path.extension() == ".json") return true;
   }
   if (!options_.separator.empty() || !begins_with_json(source.start(), options_.field)) return false;
