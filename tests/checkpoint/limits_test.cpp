@@ -70,7 +70,7 @@ TEST(Limits, AreThoseOfTheManifest) {
     manifest.tensors.push_back(std::move(tensor));
     return manifest;
   };
-  const State most = state_of(290'000), more = state_of(340'000);
+  const State most = state_of(280'000), more = state_of(340'000);
   EXPECT_EQ(message_of(most, {}), "");
   EXPECT_LE(to_text(manifest_of(most)).size(), kMaxManifestBytes);
   EXPECT_NE(message_of(more, {}), "");

@@ -134,7 +134,6 @@ const std::vector<BadConfig>& bad_configs() {
       // Words, truth values, texts, lists, durations.
       {"preset: offical\n", "1:9: preset: expected default or official, got 'offical'; nearest is 'official'"},
       {"run: {device: gpu}\n", "1:15: run.device: expected auto, cpu or cuda, got 'gpu'; nearest is 'cuda'"},
-      {"train: {precision: fp16}\n", "1:20: train.precision: expected f32 or bf16, got 'fp16'"},
       {"train: {accumulation: avg}\n", "1:23: train.accumulation: expected mean or sum, got 'avg'"},
       {"train: {recompute: [block]}\n", "1:20: train.recompute: expected none, attention or block, got a list"},
       {"data: {sampling: shufled}\n",
@@ -146,7 +145,7 @@ const std::vector<BadConfig>& bad_configs() {
       {"train: {precision: f64}\n", "1:20: train.precision: expected f32 or bf16, got 'f64'"},
       {"checkpoint: {resume: yes}\n", "1:22: checkpoint.resume: expected auto, never or require, got 'yes'"},
       {"model: {init: xavier}\n", "1:15: model.init: expected official or paper, got 'xavier'"},
-      {"model: {rope_table: f16}\n", "1:21: model.rope_table: expected f32 or bf16, got 'f16'"},
+      {"model: {rope_table: f16}\n", "1:21: model.rope_table: expected f32 or bf16, got 'f16'; nearest is 'bf16'"},
       {"logging: {tensorboard: yes}\n", "1:24: logging.tensorboard: expected true or false, got 'yes'"},
       {"logging: {tensorboard: \"true\"}\n",
        "1:24: logging.tensorboard: expected true or false, got the text 'true'; write it without quotes"},

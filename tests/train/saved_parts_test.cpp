@@ -59,7 +59,7 @@ TEST(SavedParts, AreOneStretchWithoutAShardedOptimizer) {
     // A boundary between two ranks cuts one view, each time in three tensors.
     EXPECT_LE(all, 3 * (views + static_cast<size_t>(world) - 1));
     EXPECT_GE(all, 3 * views);
-    if (world > 1) EXPECT_GT(buckets.front(), 2u);
+    EXPECT_TRUE(world == 1 || buckets.front() > 2);
   }
 }
 
@@ -71,7 +71,8 @@ TEST(SavedParts, AreWholeOnEveryRankAfterLoading) {
       const Replica replica(*communicator, zero, 5);
       const std::lock_guard lock(mutex);
       for (const checkpoint::TensorRef& ref : replica.state().tensors) {
-        if (ref.size() > 0) EXPECT_TRUE(saved.emplace(std::pair(ref.name, ref.begin), ref.get().clone()).second);
+        if (ref.size() == 0) continue;
+        EXPECT_TRUE(saved.emplace(std::pair(ref.name, ref.begin), ref.get().clone()).second);
       }
     });
     test::on_ranks(3, [&](const std::shared_ptr<dist::Communicator>& communicator) {

@@ -341,7 +341,7 @@ TEST_F(TaskResults, AreWrittenByOneAtATime) {
   const PreparedTask task = prepared(TaskName::piqa, piqa_rows(3));
   const Stub model;
   ScoringOptions options = into("a");
-  options.on_batch = [&] {
+  options.on_phase = [&](const char*) {
     try {
       score_task(model, task, into("a"), dist::one_rank());
       ADD_FAILURE() << "two at once";
