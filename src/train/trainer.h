@@ -138,7 +138,7 @@ class Trainer {
   std::optional<DevicePeak> peak_;
 
   SpikeDetector detector_;
-  RunPosition position_;  // of the last step that was asked for; its loss: of the last one finished
+  RunPosition position_;    // of the last step that was asked for; its loss: of the last one finished
   int64_t begun_step_ = 0;  // whose work is under way: the last one begun, with what follows it until the next
   std::deque<Unfinished> unfinished_;
   std::vector<Vote> votes_;  // of the last step finished
