@@ -38,7 +38,8 @@ fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}} OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
 signalled=0 woken=0
-trap 'signalled=1; woken=1; kill -USR1 "$step" 2>/dev/null' USR1
+# Of $!, which is there as soon as the step is: the signal may come before the line that keeps it.
+trap 'signalled=1; woken=1; kill -USR1 "${!:-}" 2>/dev/null' USR1
 # Slurm sends it to the ranks, too, and a second one would end them without a checkpoint: it is not passed on.
 trap 'woken=1' TERM
 
