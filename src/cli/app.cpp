@@ -5,6 +5,7 @@
 #include "base/config_tree.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/help.h"
 #include "cli/launch.h"
@@ -91,6 +92,7 @@ int run(int argc, char** argv) {
   try {
     std::vector<std::string> words = context.arguments;
     context.launched = take_launched_command(words);
+    words = join_lists(root, words);
     std::vector<const char*> own;
     for (const std::string& word : words) own.push_back(word.c_str());
     root.parse(static_cast<int>(own.size()), own.data());

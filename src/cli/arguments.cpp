@@ -1,8 +1,10 @@
 #include "cli/arguments.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <limits>
 #include <optional>
 
@@ -41,6 +43,60 @@ CLI::Validator numbers(double min, double max, bool above_min, const std::string
       words);
 }
 
+// What marks an option of add_list, in its help, too.
+constexpr std::string_view kListMark = ",...";
+
+bool is_list(const CLI::Option* option) {
+  return option != nullptr && option->get_type_name().find(kListMark) != std::string::npos;
+}
+
+// The items of a list, or nothing where a comma has none beside it.
+std::optional<std::vector<std::string>> split_list(const std::string& text) {
+  constexpr const char* kBlanks = " \t\n";
+  std::vector<std::string> items;
+  bool wanted = true;  // an item: at the beginning and behind a comma
+  for (size_t at = text.find_first_not_of(kBlanks); at < text.size(); at = text.find_first_not_of(kBlanks, at)) {
+    const bool comma = text[at] == ',';
+    if (comma && wanted) return std::nullopt;
+    const size_t end = comma ? at + 1 : std::min(text.find_first_of(", \t\n", at), text.size());
+    if (!comma) items.push_back(text.substr(at, end - at));
+    wanted = comma;
+    at = end;
+  }
+  return wanted ? std::nullopt : std::optional(items);
+}
+
+// Turns the text of a list into its converted items with blanks between them.
+CLI::Validator list_of(const CLI::Validator& item) {
+  return CLI::Validator(
+      [item](std::string& text) -> std::string {
+        const auto items = split_list(text);
+        if (!items) {
+          std::string nothing;
+          const std::string fault = item(nothing);
+          return fault.empty()
+                     ? fmt::format("expected items with commas or blanks between them, got {}", config::quote(text))
+                     : fault;
+        }
+        text.clear();
+        for (std::string each : *items) {
+          if (const std::string fault = item(each); !fault.empty()) return fault;
+          text += (text.empty() ? "" : " ") + each;
+        }
+        return {};
+      },
+      item.get_description() + "; several with commas or blanks between them");
+}
+
+// Whether a word behind a list is of it. An option, KEY=VALUE, or a path that is there is not; a word that is misspelt is.
+bool goes_on(CLI::Option& list, const std::string& word) {
+  std::string items = word.substr(0, word.find_last_not_of(',') + 1);  // in "a, b" the words are "a," and "b"
+  items.erase(0, items.find_first_not_of(','));
+  if (items.empty() || (*list.get_validator(0))(items).empty()) return true;
+  std::error_code ignored;
+  return word[0] != '-' && word.find_first_of("=/") == std::string::npos && !std::filesystem::exists(word, ignored);
+}
+
 }  // namespace
 
 CLI::Validator integer_between(int64_t min, int64_t max) {
@@ -75,6 +131,70 @@ CLI::Validator one_of(std::vector<std::string> names) {
                            near.empty() ? "" : "; did you mean " + near + "?");
       },
       words);
+}
+
+std::vector<std::string> join_lists(CLI::App& root, const std::vector<std::string>& words) {
+  CLI::App* command = &root;
+  CLI::Option* list = nullptr;  // whose items came last
+  std::vector<std::string> joined;
+  bool naming = true;
+  for (size_t at = 0; at < words.size(); ++at) {
+    const std::string& word = words[at];
+    if (word == "--") {
+      joined.insert(joined.end(), words.begin() + static_cast<std::ptrdiff_t>(at), words.end());
+      break;
+    }
+    if (list != nullptr && goes_on(*list, word)) {
+      joined.back() += " " + word;
+      continue;
+    }
+    joined.push_back(word);
+    const auto named = command->get_subcommands([&](const CLI::App* each) { return each->get_name() == word; });
+    naming = naming && (at == 0 || !named.empty());
+    if (naming && at > 0) command = named.front();
+    const size_t equals = word.find('=');
+    list = word.starts_with("--") ? command->get_option_no_throw(word.substr(0, equals)) : nullptr;
+    if (!is_list(list)) list = nullptr;
+    if (list == nullptr || equals != std::string::npos) continue;
+    if (at + 1 < words.size() && !words[at + 1].starts_with("--")) {
+      joined.push_back(words[++at]);
+    } else {
+      list = nullptr;
+    }
+  }
+  return joined;
+}
+
+CLI::Option* detail::add_list(CLI::App* command, const std::string& name, const std::string& purpose,
+                              const std::string& type, const CLI::Validator& item,
+                              const std::function<void(const std::vector<std::string>&)>& take) {
+  const std::function<void(const std::vector<std::string>&)> split = [take](const std::vector<std::string>& lists) {
+    take(*split_list(fmt::format("{}", fmt::join(lists, " "))));
+  };
+  return command->add_option_function(name, split, purpose)
+      ->type_name(type + std::string(kListMark))
+      ->transform(list_of(item))
+      ->allow_extra_args(false);
+}
+
+void add_run(CLI::App* command, std::string& run) {
+  command
+      ->add_option("RUN", run,
+                   "run folder or folder of checkpoints, whose newest intact one is taken, or one checkpoint")
+      ->required();
+}
+
+void add_precision(CLI::App* command, Precision& precision) {
+  command->add_option("--precision", precision, "of products and attention")
+      ->type_name("TYPE")
+      ->transform(one_of({"f32", "bf16"}))
+      ->default_str("f32");
+}
+
+void add_precision(CLI::App* command, std::optional<Precision>& precision) {
+  command->add_option("--precision", precision, "of products and attention; without it the config's")
+      ->type_name("TYPE")
+      ->transform(one_of({"f32", "bf16"}));
 }
 
 void add_device(CLI::App* command, DeviceChoice& device) {

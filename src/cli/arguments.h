@@ -3,8 +3,10 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "train/run_config.h"
@@ -21,6 +23,24 @@ CLI::Validator number_from(double min);
 // One of `names`, for an enum whose enumerators have these names in order from 0.
 CLI::Validator one_of(std::vector<std::string> names);
 
+// Adds an option that takes several items, each checked and converted by `item`; T is text, a number or an enum. Commas or
+// blanks stand between them, in one word or several, and the option may be given again (join_lists).
+template <class T>
+CLI::Option* add_list(CLI::App* command, const std::string& name, std::vector<T>& items, const std::string& purpose,
+                      const std::string& type, const CLI::Validator& item);
+
+// The words of a command line, those that follow an option of add_list as its items in one word: a list that CLI11 itself
+// gathers takes positional arguments, too.
+std::vector<std::string> join_lists(CLI::App& root, const std::vector<std::string>& words);
+
+// Adds RUN, the checkpoint a command reads.
+void add_run(CLI::App* command, std::string& run);
+
+// Adds `--precision f32|bf16`.
+void add_precision(CLI::App* command, Precision& precision);
+// The same where the config says it otherwise.
+void add_precision(CLI::App* command, std::optional<Precision>& precision);
+
 // Adds `--device auto|cpu|cuda`.
 void add_device(CLI::App* command, DeviceChoice& device);
 // The same where the config says it otherwise.
@@ -28,5 +48,28 @@ void add_device(CLI::App* command, std::optional<DeviceChoice>& device);
 
 // The text with \n, \t, \f, \r, \0 and \\ taken as in C. Error(usage) naming `option` for any other escape.
 std::string unescape(const std::string& text, const std::string& option);
+
+namespace detail {
+
+// Adds the option; `take` gets every item as `item` converted it.
+CLI::Option* add_list(CLI::App* command, const std::string& name, const std::string& purpose, const std::string& type,
+                      const CLI::Validator& item, const std::function<void(const std::vector<std::string>&)>& take);
+
+}  // namespace detail
+
+template <class T>
+CLI::Option* add_list(CLI::App* command, const std::string& name, std::vector<T>& items, const std::string& purpose,
+                      const std::string& type, const CLI::Validator& item) {
+  return detail::add_list(command, name, purpose, type, item, [&items](const std::vector<std::string>& words) {
+    items.clear();
+    for (const std::string& word : words) {
+      if constexpr (std::is_same_v<T, std::string>) {
+        items.push_back(word);
+      } else {
+        items.push_back(static_cast<T>(std::stoll(word)));
+      }
+    }
+  });
+}
 
 }  // namespace t6::cli

@@ -198,14 +198,15 @@ std::string to_text(const Report& report) {
       std::minmax_element(report.models.begin(), report.models.end(),
                           [](const auto& a, const auto& b) { return a.read_rate < b.read_rate; });
   return label_lines({{"device", fmt::format("cpu, {} threads", report.threads)},
-                      {"memory", fmt::format("{:.1f} to {:.1f} GB/s read, measured before each model", least->read_rate,
-                                             most->read_rate)},
+                      {"memory", fmt::format("{:.1f} to {:.1f} GB/s read, the better of before and after each model",
+                                             least->read_rate, most->read_rate)},
                       {"step", fmt::format("{}; medians of {}", tokens, report.tokens)}}) +
          "\n" + table_of(report) +
          "\ncache B/token: what one more token of a sequence takes. MB/step: the fewest bytes a step reads, all "
          "weights "
-         "and\ncaches once; GB/s: these over the time; of memory: of the rate measured. attention ms: the kernels that "
-         "read caches.\n";
+         "and\ncaches once; GB/s: these over the time; of memory: of the rate measured, above 100% where "
+         "the processor's\ncaches hold a part, or memory was busier then. attention ms: the kernels that read "
+         "caches.\n";
 }
 
 int run(const Options& options) {
@@ -251,36 +252,26 @@ void add_bench_decode(CLI::App& group, Context& context) {
   CLI::App* command = add_command(
       group, "decode", "the time of a generated token against cached tokens, for every attention kind, on the CPU",
       "  t6 bench decode --size small --precision bf16\n"
-      "  t6 bench decode --kinds mha tpa --lengths 256..32768 --precision f32 bf16 --out decode.svg\n"
-      "  t6 bench decode --config configs/demo_tpa.yaml --lengths 512 4096 --batch 4 --json\n"
+      "  t6 bench decode --kinds mha,tpa --lengths 256..32768 --precision f32,bf16 --out decode.svg\n"
+      "  t6 bench decode --config configs/demo_tpa.yaml --lengths 512,4096 --batch 4 --json\n"
       "\n"
       "Caches are filled with random numbers, not by a prompt; lengths may exceed the model's context.\n"
       "To decode a token all weights and caches must be read once: these bytes over the measured rate\n"
-      "of memory are the least time there can be, and `of memory` is how near to it a model comes.");
+      "of memory are the least time there can be, and `of memory` is how near to it a model comes. Above 100%\n"
+      "the processor's caches hold a part of them, or memory was busier when its rate was measured.");
   auto options = options_for<Options>(command, context, &run);
   command->add_option("--config", options->configs, "config of a model; give the option again for another model")
       ->type_name("FILE")
       ->allow_extra_args(false);
-  command
-      ->add_option("--kinds", options->kinds,
-                   "the shipped configs of these kinds; all when neither this nor --config is given")
-      ->type_name("KIND")
-      ->transform(one_of(kinds_and_all()));
-  command->add_option("--size", options->size, "which parameter budget --kinds takes")
-      ->type_name("SIZE")
-      ->transform(one_of(shipped_sizes()))
-      ->default_str("small");
-  command
-      ->add_option("--configs", options->folder, "folder of the shipped configs; without it ./configs or the program's")
-      ->type_name("DIR");
-  command->add_option("--lengths", options->lengths, "cached tokens: numbers, or FROM..TO, which doubles")
-      ->type_name("N")
-      ->check(length_or_range())
+  add_list(command, "--kinds", options->kinds,
+           "the shipped configs of these kinds; all when neither this nor --config is given", "KIND",
+           one_of(kinds_and_all()));
+  add_shipped_size(command, options->size, options->folder, "which parameter budget --kinds takes");
+  add_list(command, "--lengths", options->lengths, "cached tokens: numbers, or FROM..TO, which doubles", "N",
+           length_or_range())
       ->default_str("256..32768");
-  command
-      ->add_option("--precision", options->precisions, "of weights, products and caches; several are measured in turn")
-      ->type_name("TYPE")
-      ->transform(one_of({"f32", "bf16"}))
+  add_list(command, "--precision", options->precisions, "of weights, products and caches, one after the other", "TYPE",
+           one_of({"f32", "bf16"}))
       ->default_str("f32");
   command->add_option("--batch", options->batch, "sequences decoded together")
       ->type_name("B")

@@ -239,19 +239,15 @@ int run(const Options& options) {
 void add_bench_ops(CLI::App& group, Context& context) {
   CLI::App* command = add_command(group, "ops", "the kernels of a training step, each on its own",
                                   "  t6 bench ops --config configs/t6_tpa_small.yaml --device cuda --precision bf16\n"
-                                  "  t6 bench ops --config configs/demo_tpa.yaml --batch 1 --op norm swiglu");
+                                  "  t6 bench ops --config configs/demo_tpa.yaml --batch 1 --op norm,swiglu");
   auto options = options_for<Options>(command, context, &run);
   add_config_arguments(command, options->config);
   add_device(command, options->device);
-  command->add_option("--precision", options->precision, "of products and attention; without it the config's")
-      ->type_name("TYPE")
-      ->transform(one_of({"f32", "bf16"}));
+  add_precision(command, options->precision);
   command->add_option("--batch", options->batch, "windows a step; without it the config's micro_batch")
       ->type_name("B")
       ->transform(integer_between(1, 65536));
-  command->add_option("--op", options->families, "only these families")
-      ->type_name("NAME")
-      ->transform(one_of(step_op_families()));
+  add_list(command, "--op", options->families, "only these families", "NAME", one_of(step_op_families()));
   command->add_option("--repeats", options->repeats, "measurements, of which the median is printed")
       ->type_name("N")
       ->transform(integer_between(1, 1000))

@@ -203,8 +203,13 @@ int run(const Options& given) {
   if (options.profile) report.yardsticks = measure_yardsticks(report.device, precision);
   report.peak = report.device.is_cuda() ? train::device_peak(report.device, precision)
                                         : train::DevicePeak{"cpu", report.yardsticks->gflops * 1e9, precision,
-                                                            "measured on a large product"};
+                                                            "measured on a large product", /*can_rise=*/true};
   report.result = measure(config, options, report.device);
+  if (report.device.is_cpu()) {
+    train::utilisation_below_peak(report.peak, report.facts.counts.flops_causal,
+                                  report.tokens_per_step() / report.best_ms() * 1e3);
+    report.yardsticks->gflops = report.peak.flops * 1e-9;
+  }
   if (options.profile) {
     report.time.emplace(report.result.profile, report.result.total(), report.steps, *report.yardsticks);
   }
@@ -238,9 +243,7 @@ void add_bench_train(CLI::App& group, Context& context) {
       ->type_name("N")
       ->transform(integer_between(0, 1'000'000))
       ->capture_default_str();
-  command->add_option("--precision", options->precision, "of products and attention; without it the config's")
-      ->type_name("TYPE")
-      ->transform(one_of({"f32", "bf16"}));
+  add_precision(command, options->precision);
   command->add_flag("--profile", options->profile,
                     "time every kernel, always so on the CPU; on a GPU by events and without the captured graph");
   command->add_flag("--json", options->json, "print one JSON document");

@@ -72,24 +72,21 @@ int run(const EvalOptions& options) {
   });
   ranks.run([&] {
     // Scores come out of the same products each time.
-    if (options.tasks) train::set_determinism(Determinism::strict);
+    if (!options.tasks.empty()) train::set_determinism(Determinism::strict);
     LoadedModel loaded;
     dist::agree(ranks.communicator(), [&] {
-      if (options.tasks) check_tasks(options);
+      if (!options.tasks.empty()) check_tasks(options);
       loaded = load_model(options.run, options.precision, options.device, device.index);
     });
-    options.tasks ? eval_tasks(options, loaded, ranks) : eval_loss(options, loaded, ranks);
+    options.tasks.empty() ? eval_loss(options, loaded, ranks) : eval_tasks(options, loaded, ranks);
   });
   return 0;
 }
 
 void add_task_options(CLI::App* command, EvalOptions& options) {
-  CLI::Option* tasks =
-      command
-          ->add_option("--tasks", options.tasks,
-                       "downstream tasks, with commas: arc_easy, arc_challenge, boolq, hellaswag, openbookqa, piqa, "
-                       "winogrande, sciq, mmlu, lambada; --data is then the folder of their files (docs/scores.md)")
-          ->type_name("NAMES");
+  CLI::Option* tasks = add_list(command, "--tasks", options.tasks,
+                                "downstream tasks; --data is then the folder of their files (docs/scores.md)", "NAME",
+                                one_of({kTaskNames.begin(), kTaskNames.end()}));
   command->add_option("--shots", options.shots, "examples before each question")
       ->type_name("N")
       ->transform(integer_between(0, 64))
@@ -127,10 +124,7 @@ void add_eval(CLI::App& root, Context& context) {
                   "  t6 eval runs/demo_tpa --tasks hellaswag --data tasks --shots 2 --limit 100\n"
                   "  t6 launch --nproc 2 eval runs/demo_tpa --tasks arc_easy --data tasks");
   auto options = options_for<EvalOptions>(command, context, &run);
-  command
-      ->add_option("RUN", options->run,
-                   "run folder or folder of checkpoints, whose newest intact one is taken, or one checkpoint")
-      ->required();
+  add_run(command, options->run);
   command
       ->add_option("--data", options->data,
                    "globs of token shards, in quotes; without it the run's data.validation. With --tasks: their folder")
@@ -145,10 +139,7 @@ void add_eval(CLI::App& root, Context& context) {
       ->type_name("B")
       ->transform(integer_between(1, 65536));
   add_task_options(command, *options);
-  command->add_option("--precision", options->precision, "of products and attention")
-      ->type_name("TYPE")
-      ->transform(one_of({"f32", "bf16"}))
-      ->default_str("f32");
+  add_precision(command, options->precision);
   add_device(command, options->device);
   command->add_flag("--json", options->json, "print one JSON document");
   add_rank_arguments(command, options->ranks);

@@ -7,6 +7,7 @@
 
 #include "cli/loaded_model.h"
 #include "dist/connect.h"
+#include "train/tasks/task.h"
 
 namespace t6::cli {
 
@@ -17,7 +18,7 @@ struct EvalOptions {
   int64_t batch = 0;     // 0: as the config says
   Precision precision = Precision::f32;
   DeviceChoice device = DeviceChoice::automatic;
-  std::optional<std::string> tasks;  // names with commas between them; without it validation loss
+  std::vector<TaskName> tasks;  // none: validation loss
   std::string tokenizer, out;
   int64_t shots = 0, limit = 0, seed = 0;
   bool json = false;

@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "base/config_scalar.h"
-#include "base/config_tree.h"
 #include "base/error.h"
 #include "base/format.h"
 #include "base/io.h"
@@ -22,28 +20,6 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr int64_t kBatchWindows = 4;
-
-std::vector<TaskName> parse_tasks(const std::string& text) {
-  std::vector<TaskName> tasks;
-  for (size_t at = 0; at <= text.size();) {
-    const size_t end = std::min(text.find(',', at), text.size());
-    const std::string name(train::strip(std::string_view(text).substr(at, end - at)));
-    const auto found = std::find(kTaskNames.begin(), kTaskNames.end(), name);
-    if (found == kTaskNames.end()) {
-      const std::string near = config::nearest_name(name, kTaskNames.data(), kTaskNames.size());
-      fail(ExitCode::usage, "--tasks: expected names out of {} with commas between them, got {}{}",
-           fmt::format("{}", fmt::join(kTaskNames, ", ")), config::quote(name),
-           near.empty() ? "" : "; did you mean " + near + "?");
-    }
-    const auto task = static_cast<TaskName>(found - kTaskNames.begin());
-    if (std::find(tasks.begin(), tasks.end(), task) != tasks.end()) {
-      fail(ExitCode::usage, "--tasks: {} is named twice", name);
-    }
-    tasks.push_back(task);
-    at = end + 1;
-  }
-  return tasks;
-}
 
 struct Scored {
   const train::PreparedTask* task;
@@ -118,7 +94,11 @@ ordered_json asked_of(const LoadedModel& loaded, const data::Tokenizer& tokenize
 }  // namespace
 
 void check_tasks(const EvalOptions& options) {
-  parse_tasks(*options.tasks);
+  for (const TaskName task : options.tasks) {
+    if (std::count(options.tasks.begin(), options.tasks.end(), task) > 1) {
+      fail(ExitCode::usage, "--tasks: {} is named twice", name_of(task));
+    }
+  }
   if (options.data.size() != 1) {
     fail(ExitCode::usage, "--tasks needs --data with the one folder of their files, got {}",
          options.data.empty() ? "none" : fmt::format("{}", fmt::join(options.data, " ")));
@@ -136,9 +116,8 @@ void eval_tasks(const EvalOptions& options, const LoadedModel& loaded, dist::Con
       .on_phase = [&](const char* phase) { ranks.control().progress(0, phase); }};
   if (!options.out.empty()) scoring.out = options.out;
   dist::agree(ranks.communicator(), [&] {
-    const std::vector<TaskName> names = parse_tasks(*options.tasks);
     const data::Tokenizer tokenizer = tokenizer_of(loaded, options.run, options.tokenizer);
-    for (const TaskName name : names) {
+    for (const TaskName name : options.tasks) {
       tasks.push_back(train::prepare_task(
           name, options.data.front(),
           {.shots = options.shots, .limit = options.limit, .seed = static_cast<uint64_t>(options.seed)}, tokenizer,

@@ -172,10 +172,7 @@ void add_export(CLI::App& root, Context& context) {
       "  The folder holds model.safetensors, config.json, tokenizer files, run.json and README.md, the model card.\n"
       "  t6 import reads it back.");
   auto options = options_for<Options>(command, context, &run);
-  command
-      ->add_option("RUN", options->run,
-                   "run folder or folder of checkpoints, whose newest intact one is taken, or one checkpoint")
-      ->required();
+  add_run(command, options->run);
   command->add_option("--out", options->out, "folder to write, which appears when it is complete")
       ->type_name("DIR")
       ->required();

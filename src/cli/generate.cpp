@@ -86,10 +86,7 @@ void add_generate(CLI::App& root, Context& context) {
                                   "  t6 generate runs/demo_tpa --prompt-file start.txt --tokens 500 --temperature 0.7 "
                                   "--top-k 40 --seed 7");
   auto options = options_for<Options>(command, context, &run);
-  command
-      ->add_option("RUN", options->run,
-                   "run folder or folder of checkpoints, whose newest intact one is taken, or one checkpoint")
-      ->required();
+  add_run(command, options->run);
   CLI::Option* prompt = command->add_option("--prompt", options->prompt, "text to continue; without it a text is begun")
                             ->type_name("TEXT");
   command->add_option("--prompt-file", options->prompt_file, "file with the text to continue")
@@ -118,10 +115,7 @@ void add_generate(CLI::App& root, Context& context) {
       ->type_name("N")
       ->transform(integer_from(0))
       ->capture_default_str();
-  command->add_option("--precision", options->precision, "of products and attention")
-      ->type_name("TYPE")
-      ->transform(one_of({"f32", "bf16"}))
-      ->default_str("f32");
+  add_precision(command, options->precision);
   add_device(command, options->device);
   add_quiet(command, context);
 }

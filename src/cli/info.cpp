@@ -100,13 +100,7 @@ void add_info(CLI::App& root, Context& context) {
   auto options = options_for<Options>(command, context, &run);
   command->add_option("CONFIG", options->configs, "config files or run folders; each is a model of its own");
   command->add_flag("--all", options->all, "the shipped config of every attention kind, at one parameter budget");
-  command->add_option("--size", options->size, "which budget --all shows")
-      ->type_name("SIZE")
-      ->transform(one_of(shipped_sizes()))
-      ->default_str("small");
-  command
-      ->add_option("--configs", options->folder, "folder of the shipped configs; without it ./configs or the program's")
-      ->type_name("DIR");
+  add_shipped_size(command, options->size, options->folder, "which parameter budget --all shows");
   command->add_flag("--json", options->json, "print one JSON document");
 }
 

@@ -67,24 +67,14 @@ void add_logits(CLI::App& root, Context& context) {
       add_command(root, "logits", "what a model computes of given tokens, to compare with other programs",
                   "  t6 logits runs/demo_tpa --ids 4095,257,1034 --out logits.safetensors");
   auto options = options_for<Options>(command, context, &run);
-  command
-      ->add_option("RUN", options->run,
-                   "run folder or folder of checkpoints, whose newest intact one is taken, or one checkpoint")
-      ->required();
-  command->add_option("--ids", options->ids, "token ids of one sequence, commas between")
-      ->type_name("ID,...")
-      ->delimiter(',')
-      ->transform(integer_from(0))
-      ->required();
+  add_run(command, options->run);
+  add_list(command, "--ids", options->ids, "token ids of one sequence", "ID", integer_from(0))->required();
   command
       ->add_option("--out", options->out,
                    "safetensors file to write: tensor logits, one row a token, of what comes after it")
       ->type_name("FILE")
       ->required();
-  command->add_option("--precision", options->precision, "of products and attention")
-      ->type_name("TYPE")
-      ->transform(one_of({"f32", "bf16"}))
-      ->default_str("f32");
+  add_precision(command, options->precision);
   add_device(command, options->device);
   add_quiet(command, context);
 }

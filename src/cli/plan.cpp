@@ -24,8 +24,8 @@ constexpr double kAssumedMfu = 0.4;
 
 struct Options {
   ConfigArguments config;
-  std::string ranks = "8";
-  std::string nodes = "1";
+  std::vector<int64_t> ranks{8};  // a node
+  std::vector<int64_t> nodes{1};
   bool cpu = false;
   std::string measured;  // file
   std::optional<double> micro_ms, tokens_per_second, mfu;
@@ -64,22 +64,6 @@ struct Plan {
   std::vector<Row> rows;
 };
 
-// "1,2,4" for an option.
-std::vector<int64_t> counts_of(const std::string& text, const char* option) {
-  std::vector<int64_t> counts;
-  for (size_t at = 0; at <= text.size();) {
-    const size_t comma = std::min(text.find(',', at), text.size());
-    const std::string word = text.substr(at, comma - at);
-    int64_t value = 0;
-    if (config::parse_integer(word, value) || value < 1 || value > 65536) {
-      fail(ExitCode::usage, "{}: expected numbers from 1 to 65536 with commas between them, got '{}'", option, text);
-    }
-    counts.push_back(value);
-    at = comma + 1;
-  }
-  return counts;
-}
-
 // Seconds of a step that its optimizer took, by the profile of the bench; 0 where it has none.
 double optimizer_seconds(const Json& bench, double step_seconds) {
   if (!bench.contains("time")) return 0;
@@ -92,8 +76,13 @@ double optimizer_seconds(const Json& bench, double step_seconds) {
 // Of a document that t6 bench train --json printed, for this model at this precision.
 Pace pace_of_bench(const std::string& path, const ModelFacts& facts) {
   const std::string text = io::read_text(path, uint64_t{1} << 26);
+  const auto refuse = [&](const char* what) {
+    fail(ExitCode::usage, "--measured {}: expected what `t6 bench train --config CONFIG --json > FILE` writes, got {}",
+         path, what);
+  };
+  const Json bench = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (bench.is_discarded()) refuse(text.empty() ? "an empty file" : "text that is not one JSON document");
   try {
-    const Json bench = Json::parse(text);
     const Json& model = bench.at("model");
     const auto same = [&](const char* what, const Json& theirs, const Json& ours) {
       if (theirs != ours) {
@@ -116,9 +105,10 @@ Pace pace_of_bench(const std::string& path, const ModelFacts& facts) {
             .optimizer_seconds = optimizer,
             .source = fmt::format("measured on {}: {:.1f} ms for {} windows ({})",
                                   bench.at("device_name").get<std::string>(), seconds * 1e3, batch, path)};
-  } catch (const nlohmann::json::exception& error) {
-    fail(ExitCode::usage, "--measured {}: expected what t6 bench train --json prints: {}", path, error.what());
+  } catch (const nlohmann::json::exception&) {
+    refuse("JSON of something else");
   }
+  return {};
 }
 
 Pace pace_of(const Options& options, const ModelFacts& facts) {
@@ -203,8 +193,8 @@ Plan make_plan(const Options& options) {
   const int64_t bucket = options.bucket_mb.value_or(plan.config.train.bucket_mb) << 20;
   plan.gradient_bytes = static_cast<double>(model.parameters().storage_size()) * sizeof(float);
   plan.tail_bytes = train::tail_bytes(model.parameters(), bucket);
-  for (const int64_t nodes : counts_of(options.nodes, "--nodes")) {
-    for (const int64_t ranks : counts_of(options.ranks, "--gpus")) {
+  for (const int64_t nodes : options.nodes) {
+    for (const int64_t ranks : options.ranks) {
       plan.rows.push_back(plan_row(plan, model, ranks, nodes));
     }
   }
@@ -367,12 +357,8 @@ void add_plan(CLI::App& root, Context& context) {
                   "  t6 plan --config configs/t6_tpa_xl.yaml --gpus 1,2,4,8 --mfu 0.45 --zero");
   auto options = options_for<Options>(command, context, &run);
   add_config_arguments(command, options->config);
-  command->add_option("--gpus,--ranks", options->ranks, "ranks a node, several with commas between them")
-      ->type_name("N")
-      ->capture_default_str();
-  command->add_option("--nodes", options->nodes, "nodes, several with commas between them")
-      ->type_name("N")
-      ->capture_default_str();
+  add_list(command, "--gpus,--ranks", options->ranks, "ranks a node", "N", integer_between(1, 65536))->default_str("8");
+  add_list(command, "--nodes", options->nodes, "nodes", "N", integer_between(1, 65536))->default_str("1");
   command->add_option("--measured", options->measured, "pace of one rank: a file that t6 bench train --json wrote")
       ->type_name("FILE");
   command->add_option("--micro-ms", options->micro_ms, "pace of one rank: forward and backward of a micro-batch")

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "cli/arguments.h"
 
 namespace t6::cli {
 
@@ -28,6 +29,15 @@ fs::path shipped_configs(const std::string& given) {
   }
   fail(ExitCode::usage,
        "the shipped configs were not found here or beside the program; name their folder: --configs DIR");
+}
+
+void add_shipped_size(CLI::App* command, int64_t& size, std::string& folder, const std::string& purpose) {
+  command->add_option("--size", size, purpose)
+      ->type_name("SIZE")
+      ->transform(one_of(shipped_sizes()))
+      ->default_str("small");
+  command->add_option("--configs", folder, "folder of the shipped configs; without it ./configs or the program's")
+      ->type_name("DIR");
 }
 
 std::string shipped_config_name(std::string_view kind, std::string_view size) {

@@ -4,29 +4,19 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/program.h"
+#include "cli/tiny_model.h"
 
 namespace t6::test {
 namespace {
 
 using nlohmann::json;
 
-const char* const kTiny = R"(model:
-  attention: tpa
-  layers: 2
-  width: 32
-  heads: 4
-  head_width: 8
-  vocab_size: 320
-  context: 32
-  tpa: {rank_q: 2, rank_k: 1, rank_v: 1}
-)";
-
 class BenchDecode : public Program {
  protected:
   void SetUp() override {
     Program::SetUp();
-    write("tiny.yaml", kTiny);
-    std::string other = kTiny;
+    write("tiny.yaml", kTinyModel);
+    std::string other = kTinyModel;
     other.replace(other.find("tpa\n"), 3, "mha");
     other.resize(other.find("  tpa:"));
     write("other.yaml", other);
@@ -103,7 +93,7 @@ TEST_F(BenchDecode, PrintsATableAndDrawsAPlot) {
 }
 
 TEST_F(BenchDecode, TakesShippedConfigsByKind) {
-  write("shipped/t6_tpa_medium.yaml", kTiny);
+  write("shipped/t6_tpa_medium.yaml", kTinyModel);
   const json found =
       measured({"--kinds", "tpa", "--size", "medium", "--configs", "shipped", "--lengths", "16", "--threads", "1"});
   ASSERT_EQ(found.at("models").size(), 1);

@@ -121,6 +121,36 @@ TEST_F(CommandLine, HelpConfigListsEveryKey) {
   EXPECT_EQ(run({"config", "help"}).out, help.out);
 }
 
+TEST_F(CommandLine, HelpOfASectionOrAKeyOfAConfig) {
+  const Outcome section = run({"help", "optimizer"});
+  EXPECT_EQ(section.code, 0) << section.err;
+  EXPECT_EQ(section.out.find("optimizer: AdamW\n"), 0U) << section.out;
+  EXPECT_TRUE(contains(section.out, "\n  weight_decay "));
+  EXPECT_FALSE(contains(section.out, "warmup_steps"));
+  EXPECT_EQ(run({"config", "help", "optimizer"}).out, section.out);
+  EXPECT_EQ(run({"help", "config", "optimizer"}).out, section.out);
+  // As the whole table says it, but for the width of its columns.
+  const std::string meaning = "peak learning rate\n";
+  EXPECT_TRUE(contains(section.out, meaning));
+  EXPECT_TRUE(contains(run({"help", "config"}).out, meaning));
+
+  const Outcome key = run({"help", "train.steps"});
+  EXPECT_EQ(key.code, 0) << key.err;
+  EXPECT_EQ(key.out.find("train: the training loop\n  steps  integer in"), 0U) << key.out;
+  EXPECT_EQ(std::count(key.out.begin(), key.out.end(), '\n'), 2) << key.out;
+  // A section with those below it, and every key of a name.
+  const std::string model = run({"help", "model"}).out, ranks = run({"help", "rank_k"}).out;
+  EXPECT_TRUE(contains(model, "\n  layers ") && contains(model, "\nmodel.mla: ")) << model;
+  EXPECT_FALSE(contains(model, "optimizer"));
+  EXPECT_EQ(run({"help", "model.tpa"}).out.find("model.tpa: "), 0U);
+  EXPECT_FALSE(contains(run({"help", "model.tpa"}).out, "tpa_kvonly"));
+  EXPECT_TRUE(contains(ranks, "model.tpa: ") && contains(ranks, "\nmodel.tpa_kvonly: ")) << ranks;
+  EXPECT_EQ(run({"help", "model."}).code, 2);
+  // A command goes before a section of that name, whose keys `config` asks for.
+  EXPECT_TRUE(contains(run({"help", "train"}).out, "Usage: t6 train"));
+  EXPECT_TRUE(contains(run({"help", "config", "train"}).out, "train: the training loop\n"));
+}
+
 TEST_F(CommandLine, SuggestsTheNearestWord) {
   const auto refused = [&](const std::vector<std::string>& arguments, const std::string& message) {
     const Outcome outcome = run(arguments);
@@ -138,10 +168,71 @@ TEST_F(CommandLine, SuggestsTheNearestWord) {
           "--vocab: expected an integer from 257 to 1000000, got '12'");
   refused({"tokenizer", "train", "--input", "x", "--out", "y", "--vocab", "many"}, "got 'many'");
   refused({"tokenizer", "train", "--vocab", "300", "--out", "y"}, "--input is required");
+  refused({"export", "run", "--out", "x", "--dtype", "fp16"},
+          "--dtype: expected f32, bf16, got 'fp16'; did you mean bf16?");
+  refused({"generate", "run", "--precision", "half"}, "did you mean bf16?");
+  refused({"generate", "run", "--device", "gpu"}, "--device: expected auto, cpu, cuda, got 'gpu'; did you mean cuda?");
+  refused({"generate", "run", "--precision", "FP32"}, "did you mean f32?");
   refused({"tokenizer"}, "tokenizer: expected a command: train, info");
   refused({"checkpoint", "list", "a", "b"}, "checkpoint list: did not expect 'b'");
-  refused({"help", "trian"}, "there is no command 'trian'");
+  refused({"help", "scoers"}, "help: there is no command 'scoers', nor such a key of a config; did you mean scores?");
+  refused({"help", "checkpoint", "verfy"}, "help: there is no command 'verfy'; did you mean verify?");
+  refused({"help", "optimiser"}, "did you mean optimizer?");
+  refused({"config", "help", "train.stepps"},
+          "config help: a config has neither section nor key 'train.stepps'; did you mean train.steps?");
   refused({"--quite"}, "there is no option '--quite'");
+}
+
+TEST_F(CommandLine, EveryListOptionIsExplainedAndCheckedAlike) {
+  std::filesystem::create_directory(folder() / "scored");
+  for (const auto& [command, option] : std::vector<std::pair<std::vector<std::string>, std::string>>{
+           {{"bench", "decode"}, "--kinds KIND,..."},
+           {{"bench", "decode"}, "--lengths N,..."},
+           {{"bench", "decode"}, "--precision TYPE,..."},
+           {{"bench", "ops"}, "--op NAME,..."},
+           {{"eval", "scored"}, "--tasks NAME,..."},
+           {{"logits", "scored", "--out", "x"}, "--ids ID,..."},
+           {{"plan"}, "--gpus --ranks N,..."},
+           {{"plan"}, "--nodes N,..."},
+       }) {
+    std::vector<std::string> help = command, wrong = command;
+    help.push_back("--help");
+    const std::string text = run(help).out, name = option.substr(0, option.find(' '));
+    ASSERT_TRUE(contains(text, "\n  " + option + " ") || contains(text, "\n  " + option + "\n")) << text;
+    std::string words = text.substr(text.find("\n  " + option));
+    words = words.substr(0, words.find("\n  -", 1));
+    words.erase(
+        std::unique(words.begin(), words.end(), [](char a, char b) { return std::isspace(a) && std::isspace(b); }),
+        words.end());
+    std::replace(words.begin(), words.end(), '\n', ' ');
+    EXPECT_TRUE(contains(words, "several with commas or blanks between them")) << words;
+    wrong.insert(wrong.end(), {name, "1", "wrong,,"});
+    const Outcome refused = run(wrong);
+    EXPECT_EQ(refused.code, 2) << name;
+    EXPECT_EQ(refused.err.find("t6: " + command[0]), 0U) << refused.err;
+    EXPECT_TRUE(contains(refused.err, name + ": expected ")) << refused.err;
+  }
+  // A run is no task, though it comes behind the tasks.
+  EXPECT_EQ(run({"eval", "--tasks", "piqa", "boolq", "scored", "--data", "scored"}).code, 4);
+  EXPECT_TRUE(contains(run({"eval", "--tasks", "piqa", "boolqq", "--data", "x"}).err, "did you mean boolq?"));
+}
+
+TEST_F(CommandLine, AFolderForAFileIsSaidBeforeTheWork) {
+  std::filesystem::create_directories(folder() / "run");
+  write("run/resolved.yaml", "train: {steps: 5}\n");
+  write("text.txt", small_text());
+  const auto refused = [&](const std::vector<std::string>& arguments, int code, const std::string& message) {
+    const Outcome outcome = run(arguments);
+    EXPECT_EQ(outcome.code, code) << message;
+    EXPECT_EQ(outcome.err, "t6: " + message + "\n");
+  };
+  refused({"train", "run"}, 2,
+          "run: expected a config file, got a folder; the config of this run is run/resolved.yaml");
+  refused({"bench", "train", "--config", "."}, 2, ".: expected a config file, got a folder");
+  refused({"tokenizer", "info", "run"}, 3,
+          "run: expected a tokenizer file, got a folder; name the .tiktoken, tokenizer.json or vocab.json in it");
+  refused({"tokenizer", "train", "--input", "text.txt", "--vocab", "300", "--out", "run", "--overwrite"}, 2,
+          "--out: expected the name of a file to write, got the folder run");
 }
 
 TEST_F(CommandLine, AFileMayBeCalledAsACommandIs) {

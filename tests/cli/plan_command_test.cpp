@@ -1,6 +1,7 @@
 // t6 plan: its answers to what was measured or assumed, and what it refuses.
 #include <gtest/gtest.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "cli/program.h"
@@ -60,10 +61,20 @@ TEST_F(PlanCommand, OneGpuIsWhatWasMeasured) {
   const Outcome other = run({"plan", "--config", kSmall, "--measured", "one.json"});
   EXPECT_EQ(other.code, 2);
   EXPECT_TRUE(contains(other.err, "parameters"));
-  write("bad.json", "{\"model\": 1}");
-  const Outcome bad = run({"plan", "--config", "one.yaml", "--measured", "bad.json"});
-  EXPECT_EQ(bad.code, 2);
-  EXPECT_TRUE(contains(bad.err, "expected what t6 bench train --json prints"));
+  for (const auto& [text, got] :
+       std::map<std::string, std::string>{{"", "an empty file"},
+                                          {"{\"model\": 1}", "JSON of something else"},
+                                          {"[]", "JSON of something else"},
+                                          {"{", "text that is not one JSON document"},
+                                          {"{}{}", "text that is not one JSON document"},
+                                          {"train:\n", "text that is not one JSON document"}}) {
+    write("bad.json", text);
+    const Outcome bad = run({"plan", "--config", "one.yaml", "--measured", "bad.json"});
+    EXPECT_EQ(bad.code, 2);
+    EXPECT_EQ(bad.err,
+              "t6: --measured bad.json: expected what `t6 bench train --config CONFIG --json > FILE` writes, got " +
+                  got + "\n");
+  }
   EXPECT_EQ(run({"plan", "--config", "one.yaml", "--measured", "none.json"}).code, 6);
 }
 
@@ -125,8 +136,35 @@ TEST_F(PlanCommand, CpuRanksNeedMeasuredNumbers) {
               answer.at("rows").at(0).at("exchange_ms").get<double>(), 1e-9);
 }
 
-TEST_F(PlanCommand, BadInputExits2) {
-  expect_refused({"--gpus", "0"}, "--gpus: expected numbers from 1");
+TEST_F(PlanCommand, ListsTakeCommasAndBlanksAndComeAgain) {
+  const auto ranks = [&](const std::vector<std::string>& words) {
+    std::vector<int> counts;
+    const json answer = plan(words);
+    for (const json& row : answer.at("rows")) counts.push_back(row.at("ranks"));
+    return counts;
+  };
+  for (const std::vector<std::string>& words :
+       std::vector<std::vector<std::string>>{{"--gpus", "1,2,8"},
+                                             {"--gpus", "1", "2", "8"},
+                                             {"--gpus", "1,", "2,", "8"},
+                                             {"--gpus", "1, 2 8"},
+                                             {"--gpus=1,2", "8"},
+                                             {"--ranks=1", ",", "2", ",8"},
+                                             {"--gpus", "1", "2", "--gpus=8"}}) {
+    EXPECT_EQ(ranks(words), (std::vector<int>{1, 2, 8})) << words.size();
+  }
+  // What follows and is not of the list stays what it is.
+  EXPECT_EQ(plan({"--gpus", "1", "8", "train.bucket_mb=8", "--nodes", "1", "2"}).at("tail_bytes"),
+            plan({"--bucket-mb", "8"}).at("tail_bytes"));
+  EXPECT_EQ(run({"plan", "--gpus", "1", "8", kSmall, "--json"}).code, 0);
+  write("8", "model: {layers: 0}\n");
+  EXPECT_EQ(ranks({"--gpus", "1", "8"}), (std::vector<int>{1, 8})) << "an item, though there is a file of that name";
+  EXPECT_EQ(run({"plan", "--config", kSmall, "--gpus", "1", "--", "8"}).code, 2);
+  expect_refused({"--gpus", "1,,8"}, "--gpus: expected an integer from 1 to 65536, got ''");
+  expect_refused({"--gpus", ","}, "--gpus");
+  expect_refused({"--gpus", "1", "two"}, "--gpus: expected an integer from 1 to 65536, got 'two'");
+  expect_refused({"--gpus", "--zero"}, "--gpus");
+  expect_refused({"--gpus", "0"}, "--gpus: expected an integer from 1");
   expect_refused({"--gpus", "8,"}, "--gpus");
   expect_refused({"--nodes", "two"}, "--nodes");
   expect_refused({"--micro-ms", "-1"}, "above 0");

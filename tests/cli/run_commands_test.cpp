@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "cli/program.h"
+#include "cli/tiny_model.h"
 #include "tensor/gpu.h"
 
 namespace t6::test {
@@ -16,16 +17,7 @@ namespace {
 
 using nlohmann::json;
 
-const char* const kTinyConfig = R"(model:
-  attention: tpa
-  layers: 2
-  width: 32
-  heads: 4
-  head_width: 8
-  vocab_size: 320
-  context: 32
-  tpa: {rank_q: 2, rank_k: 1, rank_v: 1}
-data:
+const std::string kTinyConfig = kTinyModel + R"(data:
   train: [data/tiny_train_*.bin]
   validation: [data/tiny_val_*.bin]
   tokenizer: t.tiktoken

@@ -109,7 +109,7 @@ TEST_F(TaskCommands, ScoreCompareAndRefuse) {
   expect_refused({"eval", "runs/tiny", "--tasks", "piqa,piqa", "--data", "tasks"}, 2, "named twice");
   expect_refused({"eval", "runs/tiny", "--tasks", "piqa"}, 2, "--tasks needs --data");
   expect_refused({"eval", "runs/tiny", "--tasks", "mmlu", "--data", "tasks"}, 3, "looked for mmlu.jsonl");
-  expect_refused({"eval", "runs/tiny", "--tasks", "", "--data", "tasks"}, 2, "expected names out of arc_easy, ");
+  expect_refused({"eval", "runs/tiny", "--tasks", "", "--data", "tasks"}, 2, "--tasks: expected arc_easy, ");
   for (const char* option : {"--out", "--shots", "--limit", "--seed", "--tokenizer"}) {
     expect_refused({"eval", "runs/tiny", option, "3"}, 2, "--tasks");
   }
