@@ -231,7 +231,15 @@ std::string explain(const CLI::App& root, const CLI::ParseError& error) {
     command = chosen.back();
   }
   const CLI::App& command = innermost(root);
-  return fmt::format("{}{} (`{} --help` explains)", speaker_of(command), error.what(), path_of(command));
+  // CLI11 tells of an option without its value by the whole of its type, and of one that comes twice by numbers alone.
+  std::string what = error.what();
+  constexpr std::string_view kOnce = ": At Most 1 required but received ";
+  if (const size_t at = what.find(": 1 required "); at != std::string::npos && what.ends_with(" missing")) {
+    what = what.substr(0, at) + ": expected a value, got none";
+  } else if (const size_t twice = what.find(kOnce); twice != std::string::npos) {
+    what = what.substr(0, twice) + ": expected once, got " + what.substr(twice + kOnce.size()) + " times";
+  }
+  return fmt::format("{}{} (`{} --help` explains)", speaker_of(command), what, path_of(command));
 }
 
 }  // namespace t6::cli

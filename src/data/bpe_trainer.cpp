@@ -196,7 +196,7 @@ Tokenizer BpeTrainer::train(const BpeTrainerOptions& options) const {
       fail(ExitCode::data,
            "vocab_size: this text ({} bytes, {} distinct pieces) supports at most {} ids, expected {}: no pair of "
            "tokens is left "
-           "that occurs {} times or more; use more text or a smaller vocabulary",
+           "that occurs {} times or more; use more text or a smaller vocabulary (--vocab)",
            bytes_, piece_counts_.size(), kMinVocabSize + learnt, options.vocab_size,
            std::max<uint64_t>(options.min_pair_count, 1));
     }

@@ -173,6 +173,9 @@ TEST_F(CommandLine, SuggestsTheNearestWord) {
   refused({"generate", "run", "--precision", "half"}, "did you mean bf16?");
   refused({"generate", "run", "--device", "gpu"}, "--device: expected auto, cpu, cuda, got 'gpu'; did you mean cuda?");
   refused({"generate", "run", "--precision", "FP32"}, "did you mean f32?");
+  refused({"eval", "run", "--tasks"}, "eval: --tasks: expected a value, got none (`t6 eval --help` explains)");
+  refused({"generate", "run", "--seed"}, "generate: --seed: expected a value, got none");
+  refused({"generate", "run", "--seed", "1", "--seed", "2"}, "generate: --seed: expected once, got 2 times");
   refused({"tokenizer"}, "tokenizer: expected a command: train, info");
   refused({"checkpoint", "list", "a", "b"}, "checkpoint list: did not expect 'b'");
   refused({"help", "scoers"}, "help: there is no command 'scoers', nor such a key of a config; did you mean scores?");
