@@ -30,7 +30,7 @@ struct ChildResult {
 // process or pipe to be had.
 ChildResult run_in_child(const std::function<std::string()>& work, const ChildLimits& limits = {});
 
-// For tests of several threads under the address sanitizer, whose allocator, unlike glibc's, takes no locks through a fork:
+// For tests of several threads under a sanitizer, whose allocator, unlike glibc's, takes no locks through a fork:
 // from now on work is done in this process, unprotected; false ends it.
 void run_children_here(bool here);
 

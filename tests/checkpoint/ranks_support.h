@@ -12,6 +12,15 @@
 #include "base/child.h"
 #include "checkpoint/checkpoint_support.h"
 
+// The sanitizers' own locks: a child of several threads could wait for them for ever.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define T6_THREADS_DO_NOT_FORK 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define T6_THREADS_DO_NOT_FORK 1
+#endif
+#endif
+
 namespace t6::checkpoint {
 
 // The rank of the thread, for fault hooks.
@@ -56,7 +65,7 @@ class Meeting {
 // Runs f(peers) on `world` ranks that are threads; the Error each of them ended with, if any.
 template <class F>
 std::vector<std::optional<Error>> run_ranks(int world, F&& f) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(T6_THREADS_DO_NOT_FORK)
   run_children_here(true);
 #endif
   Meeting meeting(world);
