@@ -1,4 +1,5 @@
-// The bandwidth of an MPI all-reduce as t6 plan --bus-gbs takes it: 2 (n - 1) / n bytes / time. bench/scaling.sh builds it.
+// The bandwidth of an MPI all-reduce as t6 plan --bus-gbs takes it: 2 (n - 1) / n bytes / time. bench/scaling.sh builds
+// it.
 //
 //   mpirun -n 2 allreduce [MiB, 32 without it] [rounds, 9 without it]
 //

@@ -73,7 +73,8 @@ std::string number_words(std::string_view noun, const Range& range) {
   return words.empty() ? std::string(noun) : fmt::format("{} {}", noun, words);
 }
 
-// What other programs call the types of numbers and the devices here. There is no fp16: bf16 is the type of as many bits.
+// What other programs call the types of numbers and the devices here. There is no fp16: bf16 is the type of as many
+// bits.
 constexpr std::array<std::pair<std::string_view, std::string_view>, 10> kElsewhere{{{"fp32", "f32"},
                                                                                     {"float32", "f32"},
                                                                                     {"float", "f32"},

@@ -62,8 +62,8 @@ void start();
 using Guard = std::unique_lock<std::recursive_mutex>;
 Guard guard();
 
-// A file access list that opens `state` whatever the name. What is written has the format of HDF5 1.10, which every later
-// release reads.
+// A file access list that opens `state` whatever the name. What is written has the format of HDF5 1.10, which every
+// later release reads.
 Handle driver_access(DriverState& state);
 
 // The innermost message of the library's error stack, which is cleared.

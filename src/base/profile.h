@@ -1,8 +1,8 @@
 // Where the time of a computation goes: seconds and FLOPs by name, from scopes around its parts.
 //
 // Time is exclusive: what an inner scope takes is not counted in the outer one of the same thread. Off, a scope costs
-// one relaxed load. A scope measures the host's clock, for work that is done when it ends, or marks of a device that does
-// its work later.
+// one relaxed load. A scope measures the host's clock, for work that is done when it ends, or marks of a device that
+// does its work later.
 #pragma once
 
 #include <atomic>

@@ -8,9 +8,10 @@ namespace t6 {
 
 class SharedLibrary {
  public:
-  // Loads the first of `names` (file names, looked for as the system does, or paths) that can be loaded. The environment
-  // variable `variable`, when it is set, names the only file to try. `what` is the library's name in messages.
-  // Error(usage) with all that was tried and why it failed, and the variable to set. Stays loaded until the process ends.
+  // Loads the first of `names` (file names, looked for as the system does, or paths) that can be loaded. The
+  // environment variable `variable`, when it is set, names the only file to try. `what` is the library's name in
+  // messages. Error(usage) with all that was tried and why it failed, and the variable to set. Stays loaded until the
+  // process ends.
   SharedLibrary(std::string what, const char* variable, std::vector<std::string> names);
 
   // Address of a function. Error(usage) when this library has none of that name.

@@ -94,8 +94,8 @@ void require_space(const fs::path& dir, const State& state, const Peers& peers =
 
 // Saves `state` as step >= 0, replacing a checkpoint of that step. A function of its arguments alone, so that another
 // thread can run it on a snapshot. Memory: one tensor at a time. Error(io), with bytes needed and free, at the first
-// call that fails on any rank, which is named; then nothing of the new checkpoint is left and the older ones are as they
-// were (only if the very last fsync fails the new one may be there, complete).
+// call that fails on any rank, which is named; then nothing of the new checkpoint is left and the older ones are as
+// they were (only if the very last fsync fails the new one may be there, complete).
 Saved save(const fs::path& dir, int64_t step, const State& state, const SaveOptions& options = {},
            const Peers& peers = {});
 

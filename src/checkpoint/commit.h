@@ -1,8 +1,8 @@
 // The commit protocol on a folder of checkpoints, apart from what a checkpoint holds: names, commit, clean-up,
 // retention.
 //
-// With several ranks: rank 0 calls make_temporary, all ranks write their file into that folder, rank 0 gathers what they
-// report, then calls commit (or abandon when one failed) and retain.
+// With several ranks: rank 0 calls make_temporary, all ranks write their file into that folder, rank 0 gathers what
+// they report, then calls commit (or abandon when one failed) and retain.
 #pragma once
 
 #include <cstdint>
@@ -38,8 +38,8 @@ std::vector<std::string> commit(const fs::path& dir, int64_t step, const std::st
 // Removes the temporary folder as far as possible.
 void abandon(const fs::path& dir, int64_t step) noexcept;
 
-// Deletes what `retention` does not keep after a save of `step`, which is intact; warnings: a failure, and once a process
-// each damaged checkpoint that was met.
+// Deletes what `retention` does not keep after a save of `step`, which is intact; warnings: a failure, and once a
+// process each damaged checkpoint that was met.
 std::vector<std::string> retain(const fs::path& dir, int64_t step, const Retention& retention);
 
 }  // namespace t6::checkpoint

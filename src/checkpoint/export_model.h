@@ -1,5 +1,5 @@
-// Exporting a checkpoint: its weights, config.json, run.json, README.md and what the caller adds, in a folder that appears
-// whole or not at all. One tensor is in memory at a time. The same checkpoint gives the same bytes.
+// Exporting a checkpoint: its weights, config.json, run.json, README.md and what the caller adds, in a folder that
+// appears whole or not at all. One tensor is in memory at a time. The same checkpoint gives the same bytes.
 #pragma once
 
 #include <functional>
@@ -33,9 +33,10 @@ struct Exported {
   std::vector<std::string> files = {};
 };
 
-// Exports the checkpoint `step` (DIR/step-...), whose model is `config`, to the folder `target`. Error(usage) when the format
-// cannot say what the model is, with every reason, or `target` is in the way; Error(checkpoint) when the checkpoint is
-// damaged; Error(io). In these cases nothing of `target` has changed (only if the very last fsync fails the new one is there).
+// Exports the checkpoint `step` (DIR/step-...), whose model is `config`, to the folder `target`. Error(usage) when the
+// format cannot say what the model is, with every reason, or `target` is in the way; Error(checkpoint) when the
+// checkpoint is damaged; Error(io). In these cases nothing of `target` has changed (only if the very last fsync fails
+// the new one is there).
 Exported export_model(const fs::path& step, const ModelConfig& config, const fs::path& target,
                       const ExportOptions& options);
 

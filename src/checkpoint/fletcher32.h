@@ -7,8 +7,8 @@
 
 namespace t6::checkpoint {
 
-// Both sums modulo 65535 of the bytes taken in pairs as big-endian words (a last byte alone is the high half of one), the
-// second in the upper half. Never 0 in a half that any word went into. HDF5 stores it little-endian.
+// Both sums modulo 65535 of the bytes taken in pairs as big-endian words (a last byte alone is the high half of one),
+// the second in the upper half. Never 0 in a half that any word went into. HDF5 stores it little-endian.
 uint32_t fletcher32(std::span<const std::byte> bytes);
 
 }  // namespace t6::checkpoint

@@ -1,8 +1,8 @@
 // Where the tensors of an HDF5 file lie, found out by libhdf5 in a child process.
 //
-// libhdf5 is not safe on hostile or damaged files: some of them crash it or keep it busy for ever. So it sees a file only
-// in a forked child with limits (base/child.h), which tells what it found; the parent checks that against the file's
-// size, as the word of a process that may have been taken over.
+// libhdf5 is not safe on hostile or damaged files: some of them crash it or keep it busy for ever. So it sees a file
+// only in a forked child with limits (base/child.h), which tells what it found; the parent checks that against the
+// file's size, as the word of a process that may have been taken over.
 #pragma once
 
 #include <cstdint>
@@ -35,8 +35,8 @@ struct Hdf5Layout {
   std::map<std::string, std::string> refused;  // entries that are no such dataset: what was expected
 };
 
-// Error(checkpoint) naming the file: it is not HDF5, or libhdf5 ended badly on it. A few milliseconds and some for every
-// thousand chunks; more in a process with much memory, which it copies the page tables of.
+// Error(checkpoint) naming the file: it is not HDF5, or libhdf5 ended badly on it. A few milliseconds and some for
+// every thousand chunks; more in a process with much memory, which it copies the page tables of.
 Hdf5Layout read_hdf5_layout(const io::File& file);
 
 }  // namespace t6::checkpoint

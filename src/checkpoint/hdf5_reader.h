@@ -1,7 +1,7 @@
 // Reads tensors from an HDF5 file of Hdf5Writer, whoever made it, with exact expectations.
 //
-// libhdf5 only says, in a child process, where the chunks lie (checkpoint/hdf5_layout.h). They are read by offset here, and
-// each is compared with its Fletcher32.
+// libhdf5 only says, in a child process, where the chunks lie (checkpoint/hdf5_layout.h). They are read by offset here,
+// and each is compared with its Fletcher32.
 #pragma once
 
 #include <cstdint>

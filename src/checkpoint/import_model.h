@@ -1,5 +1,5 @@
-// Reading a model from the folder of another program: config.json tells format and sizes, safetensors hold the weights. No
-// code of it is run, no pickle read, nothing outside the folder opened.
+// Reading a model from the folder of another program: config.json tells format and sizes, safetensors hold the weights.
+// No code of it is run, no pickle read, nothing outside the folder opened.
 #pragma once
 
 #include <memory>
@@ -13,9 +13,9 @@ namespace t6::checkpoint {
 
 class ImportedModel {
  public:
-  // Opens and checks `folder`: config.json as parse_model_json, names and shapes of all tensors, norms that t6 has without
-  // weights (must be ones), the embedding and the head that is tied to it (one of them, or both and equal). Error(checkpoint)
-  // with file, tensor and what was expected.
+  // Opens and checks `folder`: config.json as parse_model_json, names and shapes of all tensors, norms that t6 has
+  // without weights (must be ones), the embedding and the head that is tied to it (one of them, or both and equal).
+  // Error(checkpoint) with file, tensor and what was expected.
   explicit ImportedModel(const fs::path& folder);
 
   ModelFormat format() const { return json_.format; }

@@ -56,8 +56,8 @@ class IntactCheckpoint {
 std::string find_damage(const fs::path& folder, bool deep, uint64_t& bytes);
 // What can be seen without reading payload.
 std::string visible_damage(const fs::path& folder);
-// As find_damage, not deep, and what this process found out before is not read again as long as sizes and times of all files
-// are the same.
+// As find_damage, not deep, and what this process found out before is not read again as long as sizes and times of all
+// files are the same.
 std::string known_damage(const fs::path& folder);
 // This process has just written or verified `folder`.
 void remember_intact(const fs::path& folder);

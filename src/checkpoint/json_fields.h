@@ -10,7 +10,8 @@
 
 namespace t6::checkpoint {
 
-// What a list of keys is handed to. A reader keeps the value that the caller set where a kDefault key is missing or null.
+// What a list of keys is handed to. A reader keeps the value that the caller set where a kDefault key is missing or
+// null.
 class JsonFields {
  public:
   enum Presence { kRequired, kDefault };

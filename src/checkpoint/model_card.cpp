@@ -87,8 +87,8 @@ Rows run_rows(const json& run) {
   return rows;
 }
 
-// The authors' file with the model of `config`, as it is called below model/ of their repository. Their file for mha takes
-// the width of a head from the model's; that for groups computes the same with groups of one.
+// The authors' file with the model of `config`, as it is called below model/ of their repository. Their file for mha
+// takes the width of a head from the model's; that for groups computes the same with groups of one.
 std::string_view authors_module(const ModelConfig& config) {
   switch (config.kind()) {
     case AttentionKind::mha:

@@ -14,8 +14,8 @@ namespace t6::checkpoint {
 
 inline constexpr const char* kRunFile = "run.json";
 
-// Reads run.json: names and their numbers, words, or one more object of these; no text that could be more than a word in
-// a table. Error(checkpoint) naming `where`.
+// Reads run.json: names and their numbers, words, or one more object of these; no text that could be more than a word
+// in a table. Error(checkpoint) naming `where`.
 nlohmann::json parse_run_json(std::string_view text, const std::string& where);
 
 struct CardFacts {

@@ -14,8 +14,8 @@
 
 namespace t6::checkpoint {
 
-// official: the authors' repository. The others are what AutoModelForCausalLM of transformers loads: classes of its own, and
-// remote code for the tensor product kinds.
+// official: the authors' repository. The others are what AutoModelForCausalLM of transformers loads: classes of its
+// own, and remote code for the tensor product kinds.
 enum class ModelFormat { official, mistral, llama, deepseek_v3, t6 };
 constexpr std::array<std::string_view, 5> kModelFormatNames{"official", "mistral", "llama", "deepseek_v3", "t6"};
 constexpr std::string_view name_of(ModelFormat format) {
@@ -25,8 +25,8 @@ constexpr std::string_view name_of(ModelFormat format) {
 // What `t6 export --format hf` makes of a kind; `llama`: of mha, instead of Mistral. Error(usage).
 ModelFormat hf_format(const ModelConfig& config, bool llama);
 
-// Which row of t6's matrix a row of the other one is, and whether it is its negative. Rows come in blocks (a head, say), of
-// which the last `rope` are turned by RoPE; t6 turns pairs (d, d + rope/2) by minus the angle.
+// Which row of t6's matrix a row of the other one is, and whether it is its negative. Rows come in blocks (a head,
+// say), of which the last `rope` are turned by RoPE; t6 turns pairs (d, d + rope/2) by minus the angle.
 struct RowOrder {
   enum class Rule {
     same,
@@ -48,8 +48,8 @@ struct MappedTensor {
   std::string source;  // t6's parameter; empty: ones, of a norm that t6 has without weights
   Shape shape;         // in both
   RowOrder rows = {};
-  // The tied head: the numbers of a tensor before it once more. When read one of the two may be missing, and both must be
-  // equal when there.
+  // The tied head: the numbers of a tensor before it once more. When read one of the two may be missing, and both must
+  // be equal when there.
   bool copy = false;
   bool written = true;  // by an export
 };

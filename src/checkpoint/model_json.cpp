@@ -13,9 +13,9 @@ namespace {
 using nlohmann::json;
 
 constexpr int64_t kGpt2EndOfText = 50256;
-// What the authors' code takes for a key that their config.json does not have: the defaults of GPTConfig in model/T6.py,
-// T6_kvonly.py and llama-{mha,gqa,mla}.py (the last for those of mla), and the base of class Rotary there. Their training
-// hands over sizes and ranks but for those of mla.
+// What the authors' code takes for a key that their config.json does not have: the defaults of GPTConfig in
+// model/T6.py, T6_kvonly.py and llama-{mha,gqa,mla}.py (the last for those of mla), and the base of class Rotary there.
+// Their training hands over sizes and ranks but for those of mla.
 constexpr double kOfficialTheta = 10000;
 constexpr int64_t kOfficialContext = 1024;
 constexpr int64_t kOfficialQRank = 512, kOfficialKvRank = 256, kOfficialRopeWidth = 32, kOfficialValueWidth = 64;

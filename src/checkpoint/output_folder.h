@@ -1,6 +1,8 @@
 // A folder that appears whole under its name or not at all.
 //
-//   PARENT/.NAME.t6-new    being written       PARENT/.NAME.t6-old   being replaced       PARENT/.NAME.t6-lock   held meanwhile
+//   PARENT/.NAME.t6-new    being written
+//   PARENT/.NAME.t6-old    being replaced
+//   PARENT/.NAME.t6-lock   held meanwhile
 #pragma once
 
 #include <filesystem>
@@ -23,9 +25,10 @@ struct OwnEntries {
 
 class OutputFolder {
  public:
-  // Takes away what an interrupted one of the same name left, and makes an empty folder beside `target`. Error(usage) when
-  // `target` is something else than a folder, or one that is not empty, but that `replace` is set and it holds the mark
-  // of `own` and nothing else than own entries; Error(io) when another process is writing it, or when `bytes` are not free.
+  // Takes away what an interrupted one of the same name left, and makes an empty folder beside `target`. Error(usage)
+  // when `target` is something else than a folder, or one that is not empty, but that `replace` is set and it holds the
+  // mark of `own` and nothing else than own entries; Error(io) when another process is writing it, or when `bytes` are
+  // not free.
   OutputFolder(const fs::path& target, bool replace, const OwnEntries& own, uint64_t bytes);
   // What was not committed is removed.
   ~OutputFolder();
@@ -34,8 +37,8 @@ class OutputFolder {
 
   const fs::path& path() const { return path_; }  // to write into; files are closed and fsynced by who writes them
   void add(const std::string& name, std::string_view text) const;
-  // Fsyncs the folder and gives it its name; an older one has it until then, or, on file systems that cannot swap names,
-  // is put aside for an instant, which the next one of this name mends after a kill. Error(io).
+  // Fsyncs the folder and gives it its name; an older one has it until then, or, on file systems that cannot swap
+  // names, is put aside for an instant, which the next one of this name mends after a kill. Error(io).
   void commit();
 
  private:

@@ -12,8 +12,8 @@ struct RemoteCodeFile {
   std::string_view text;
 };
 
-// configuration_t6.py and modeling_t6.py. Beside model.safetensors in the authors' names and a config.json with model_type
-// t6 (the keys: class T6Config in the first) and auto_map.
+// configuration_t6.py and modeling_t6.py. Beside model.safetensors in the authors' names and a config.json with
+// model_type t6 (the keys: class T6Config in the first) and auto_map.
 const std::array<RemoteCodeFile, 2>& remote_code_files();
 
 }  // namespace t6::checkpoint

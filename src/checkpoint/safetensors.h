@@ -6,8 +6,8 @@
 // Offsets count from the end of the header. Tensors fill the data without gap or overlap, to its last byte.
 // https://github.com/huggingface/safetensors
 //
-// Read as files of strangers: every number is checked before it is used, nothing is mapped into memory, and what breaks a
-// rule is Error(checkpoint) naming file, tensor and what was expected.
+// Read as files of strangers: every number is checked before it is used, nothing is mapped into memory, and what breaks
+// a rule is Error(checkpoint) naming file, tensor and what was expected.
 #pragma once
 
 #include <cstdint>

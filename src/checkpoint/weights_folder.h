@@ -1,4 +1,5 @@
-// The weights of a model in a folder: model.safetensors, or numbered shards with an index that says which tensor is where.
+// The weights of a model in a folder: model.safetensors, or numbered shards with an index that says which tensor is
+// where.
 //
 //   model-00001-of-00002.safetensors ...
 //   model.safetensors.index.json   {"metadata": {"total_size": BYTES}, "weight_map": {NAME: FILE, ...}}
@@ -21,11 +22,12 @@ inline constexpr const char* kWeightsIndex = "model.safetensors.index.json";
 // Whether a WeightsWriter writes files of this name.
 bool is_export_weights(std::string_view name);
 
-// The file of each tensor, whose name keeps the rule of safetensors.h. Files are bare names that end in .safetensors: nothing outside the folder can be named.
-// Error(checkpoint) naming `where`.
+// The file of each tensor, whose name keeps the rule of safetensors.h. Files are bare names that end in .safetensors:
+// nothing outside the folder can be named. Error(checkpoint) naming `where`.
 std::map<std::string, std::string> parse_weights_index(std::string_view text, const std::string& where);
 
-// All files open, each checked, and the index if there is one: every tensor in exactly one file, the one it is said to be in.
+// All files open, each checked, and the index if there is one: every tensor in exactly one file, the one it is said to
+// be in.
 class WeightsReader {
  public:
   // Error(checkpoint).
@@ -52,8 +54,8 @@ class WeightsReader {
   std::map<std::string, Place> places_;
 };
 
-// The files of a model being exported: one, or as many as keep each below shard_bytes of data (but for one tensor that is
-// larger). All are open until finish(): at most 1,000, Error(usage).
+// The files of a model being exported: one, or as many as keep each below shard_bytes of data (but for one tensor that
+// is larger). All are open until finish(): at most 1,000, Error(usage).
 class WeightsWriter {
  public:
   WeightsWriter(const fs::path& folder, const std::vector<StoredTensor>& tensors, uint64_t shard_bytes);

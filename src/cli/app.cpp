@@ -14,7 +14,8 @@
 namespace t6::cli {
 namespace {
 
-// t6 help [COMMAND...]: the same as t6 COMMAND --help. t6 help config is the table of keys, t6 help [config] KEY a part of it.
+// t6 help [COMMAND...]: the same as t6 COMMAND --help. t6 help config is the table of keys, t6 help [config] KEY a part
+// of it.
 int explain_words(const CLI::App& root, const std::vector<std::string>& words) {
   if (words == std::vector<std::string>{"config"}) return print_config_help();
   const CLI::App* about = &root;

@@ -88,7 +88,8 @@ CLI::Validator list_of(const CLI::Validator& item) {
       item.get_description() + "; several with commas or blanks between them");
 }
 
-// Whether a word behind a list is of it. An option, KEY=VALUE, or a path that is there is not; a word that is misspelt is.
+// Whether a word behind a list is of it. An option, KEY=VALUE, or a path that is there is not; a word that is misspelt
+// is.
 bool goes_on(CLI::Option& list, const std::string& word) {
   std::string items = word.substr(0, word.find_last_not_of(',') + 1);  // in "a, b" the words are "a," and "b"
   items.erase(0, items.find_first_not_of(','));

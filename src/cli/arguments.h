@@ -23,14 +23,14 @@ CLI::Validator number_from(double min);
 // One of `names`, for an enum whose enumerators have these names in order from 0.
 CLI::Validator one_of(std::vector<std::string> names);
 
-// Adds an option that takes several items, each checked and converted by `item`; T is text, a number or an enum. Commas or
-// blanks stand between them, in one word or several, and the option may be given again (join_lists).
+// Adds an option that takes several items, each checked and converted by `item`; T is text, a number or an enum. Commas
+// or blanks stand between them, in one word or several, and the option may be given again (join_lists).
 template <class T>
 CLI::Option* add_list(CLI::App* command, const std::string& name, std::vector<T>& items, const std::string& purpose,
                       const std::string& type, const CLI::Validator& item);
 
-// The words of a command line, those that follow an option of add_list as its items in one word: a list that CLI11 itself
-// gathers takes positional arguments, too.
+// The words of a command line, those that follow an option of add_list as its items in one word: a list that CLI11
+// itself gathers takes positional arguments, too.
 std::vector<std::string> join_lists(CLI::App& root, const std::vector<std::string>& words);
 
 // Adds RUN, the checkpoint a command reads.

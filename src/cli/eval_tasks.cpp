@@ -77,8 +77,8 @@ void print_document(const std::vector<Scored>& all, const LoadedModel& loaded, c
   print_json(document);
 }
 
-// Of whom items are asked. What is kept also tells where the model was computed: on other devices and numbers of threads
-// the same sums are formed in another order, and results of two of them are not the same to the last bit.
+// Of whom items are asked. What is kept also tells where the model was computed: on other devices and numbers of
+// threads the same sums are formed in another order, and results of two of them are not the same to the last bit.
 ordered_json asked_of(const LoadedModel& loaded, const data::Tokenizer& tokenizer, const EvalOptions& options) {
   ordered_json of{{"checkpoint", io::hash_file(loaded.path / "manifest.json")},
                   {"step", loaded.step},

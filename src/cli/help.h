@@ -13,8 +13,8 @@ std::string help_text(const CLI::App& command);
 // What `t6` alone says: the way from text to a trained model in a few commands.
 std::string tour();
 
-// The keys of a config that a topic names, each below the heading of its section: a section with what is below it ("optimizer",
-// "model.tpa"), one key ("train.steps"), or every key of a name ("steps"). Empty where there is none.
+// The keys of a config that a topic names, each below the heading of its section: a section with what is below it
+// ("optimizer", "model.tpa"), one key ("train.steps"), or every key of a name ("steps"). Empty where there is none.
 std::string config_topic_help(const std::string& topic);
 // Prints it. Error(usage) with the nearest name where there is none.
 int print_config_help(const std::string& topic);

@@ -135,15 +135,15 @@ int code_of(int status) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-// The exit code of a process that such a signal ended from outside or by a crash; a run that was asked to stop by a signal
-// saves, and exits with the code of one of the others.
+// The exit code of a process that such a signal ended from outside or by a crash; a run that was asked to stop by a
+// signal saves, and exits with the code of one of the others.
 bool tells_of_death(int code) {
   constexpr std::array kDeadly{SIGKILL, SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL};
   return std::find(kDeadly.begin(), kDeadly.end(), code - 128) != kDeadly.end();
 }
 
-// The exit code of a launch that ended with `code`: that of a rank, but for a rank that was killed or crashed, which is said.
-// `rank` -1: another program started them, which tells the signal alone; the ranks themselves say who died.
+// The exit code of a launch that ended with `code`: that of a rank, but for a rank that was killed or crashed, which is
+// said. `rank` -1: another program started them, which tells the signal alone; the ranks themselves say who died.
 int code_of_ranks(int code, int rank) {
   if (!tells_of_death(code)) return code;
   fmt::print(stderr, "t6 launch: {} was ended by signal {} ({})\n", rank < 0 ? "a rank" : fmt::format("rank {}", rank),

@@ -19,7 +19,8 @@ struct LoadedModel {
 };
 
 // The newest intact checkpoint of `path`, or the one it names (find_checkpoints): parameters only, for compute in
-// `precision`, on GPU number `gpu` where on one. Error(checkpoint) as checkpoint::load, Error(usage) as train::choose_device.
+// `precision`, on GPU number `gpu` where on one. Error(checkpoint) as checkpoint::load, Error(usage) as
+// train::choose_device.
 LoadedModel load_model(const std::string& path, Precision precision, DeviceChoice device, int gpu = 0);
 
 }  // namespace t6::cli

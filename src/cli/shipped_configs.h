@@ -12,7 +12,8 @@ namespace t6::cli {
 // The budgets from the least on: small, medium, large, xl.
 const std::vector<std::string>& shipped_sizes();
 
-// Their folder: `given` unless empty; else configs/ here, or above or beside the program. Error(usage) when there is none.
+// Their folder: `given` unless empty; else configs/ here, or above or beside the program. Error(usage) when there is
+// none.
 std::filesystem::path shipped_configs(const std::string& given);
 
 // Adds `--size`, an index of shipped_sizes(), with the purpose, and `--configs`, their folder.

@@ -15,8 +15,8 @@ namespace t6::cli {
 void require_ids_of(const data::Tokenizer& tokenizer, const std::string& file, std::span<const std::string> globs,
                     int64_t model_vocabulary, size_t at_most);
 
-// The tokenizer of a loaded run: the file `given`, or, where that is empty, its data.tokenizer. Error(usage) naming `run`
-// when it has none; Error(data) when it has more ids than the model, or the run's shards others than it.
+// The tokenizer of a loaded run: the file `given`, or, where that is empty, its data.tokenizer. Error(usage) naming
+// `run` when it has none; Error(data) when it has more ids than the model, or the run's shards others than it.
 data::Tokenizer tokenizer_of(const LoadedModel& loaded, const std::string& run, const std::string& given);
 
 }  // namespace t6::cli

@@ -21,9 +21,9 @@
 
 namespace t6::data {
 
-// automatic: jsonl for names ending in .jsonl, .ndjson or .json before any .gz, .zst or .bz2, text for all others. Standard input
-// has no name: it is jsonl when its first line is a JSON object with `field` and no separator was given, and the log says
-// so; a file that begins like that under another name is text with a warning.
+// automatic: jsonl for names ending in .jsonl, .ndjson or .json before any .gz, .zst or .bz2, text for all others.
+// Standard input has no name: it is jsonl when its first line is a JSON object with `field` and no separator was given,
+// and the log says so; a file that begins like that under another name is text with a warning.
 enum class CorpusFormat { automatic, text, jsonl };
 
 struct CorpusOptions {

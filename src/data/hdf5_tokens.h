@@ -6,9 +6,9 @@
 //   attributes of /: vocabulary, end_of_text, token_count, document_count (integers), tokenizer_hash, source (strings)
 // Only /tokens must be there; what else is there must be right.
 //
-// libhdf5 is not safe on hostile or damaged files: some of them crash it or keep it busy for ever. So a file is opened in
-// a forked child with limits (base/child.h), which tells what it found; the parent checks that against the file's size
-// and never lets the library see the file.
+// libhdf5 is not safe on hostile or damaged files: some of them crash it or keep it busy for ever. So a file is opened
+// in a forked child with limits (base/child.h), which tells what it found; the parent checks that against the file's
+// size and never lets the library see the file.
 #pragma once
 
 #include <cstdint>
@@ -33,8 +33,8 @@ struct Hdf5Tokens {
 };
 
 // Reads the layout. Error(data) naming the file and what is wrong, also when reading it crashed or met a limit; the
-// ranges are checked against the file's size. A few milliseconds; more in a process with much memory, which it copies the
-// page tables of.
+// ranges are checked against the file's size. A few milliseconds; more in a process with much memory, which it copies
+// the page tables of.
 Hdf5Tokens open_hdf5_tokens(const io::File& file);
 
 // Creates the file with room for token_count tokens and document_count offsets and fills in the two offsets of

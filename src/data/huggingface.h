@@ -1,5 +1,5 @@
-// Tokenizers of Hugging Face's libraries, as far as they are GPT-2's kind of byte-level BPE: tokenizer.json, or vocab.json
-// with merges.txt (OpenAI's names: encoder.json with vocab.bpe).
+// Tokenizers of Hugging Face's libraries, as far as they are GPT-2's kind of byte-level BPE: tokenizer.json, or
+// vocab.json with merges.txt (OpenAI's names: encoder.json with vocab.bpe).
 //
 // Such a tokenizer becomes a rank file's: ids are ranks, so they must be 0..n-1 in the order of the merges with
 // <|endoftext|>, if it is there, at n; and every merge must be the one that merging by rank would end with, which makes

@@ -6,8 +6,8 @@
 // large one. As N is not known at first, tokens go to a spool file beside the shards until the smaller of the two is.
 //
 // Nothing appears under its final name before finish(): shards are written under hidden temporary names and fsynced,
-// then all renamed. A writer that is destroyed before that, by an error say, leaves nothing behind, and shards that were
-// to be replaced as they were.
+// then all renamed. A writer that is destroyed before that, by an error say, leaves nothing behind, and shards that
+// were to be replaced as they were.
 #pragma once
 
 #include <cstdint>

@@ -18,8 +18,8 @@ class TextSource {
   static constexpr size_t kBufferBytes = size_t{256} << 10;
   // `name` is a path, or "-" for standard input. Error(data) when it does not exist or is of a kind that cannot be read
   // (Parquet, UTF-16), Error(io).
-  // A raised `interrupt`, which must outlive the source, is as the end of the input. `buffer_bytes`, at least 16, are read
-  // from the file at once.
+  // A raised `interrupt`, which must outlive the source, is as the end of the input. `buffer_bytes`, at least 16, are
+  // read from the file at once.
   explicit TextSource(const std::string& name, const io::Interrupt* interrupt = nullptr,
                       size_t buffer_bytes = kBufferBytes);
   ~TextSource();

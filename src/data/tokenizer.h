@@ -1,4 +1,5 @@
-// Byte-level BPE tokenizer with GPT-2's pre-tokenizer: files in `.tiktoken` and Hugging Face's forms, encoding, decoding.
+// Byte-level BPE tokenizer with GPT-2's pre-tokenizer: files in `.tiktoken` and Hugging Face's forms, encoding,
+// decoding.
 //
 // A token's rank is its id; the end-of-text id follows the last rank. Encoding cuts a document into pieces
 // (data/pretokenizer.h); a piece that is a token becomes its id, any other is split into bytes and the adjacent pair
@@ -25,8 +26,8 @@ class Tokenizer {
   static constexpr std::string_view kEndOfText = "<|endoftext|>";
 
   // Reads a rank file, or a JSON form of the same (data/huggingface.h). A rank file: lines of "<base64 of the token's
-  // bytes> <rank>\n", ranks 0..n-1 in any order, each once, no token twice, all 256 single bytes among them. Error(data)
-  // with file and line for anything else, or when it is missing; Error(io) when unreadable.
+  // bytes> <rank>\n", ranks 0..n-1 in any order, each once, no token twice, all 256 single bytes among them.
+  // Error(data) with file and line for anything else, or when it is missing; Error(io) when unreadable.
   static Tokenizer load(const std::filesystem::path& path);
   // A rank file from memory; `name` stands for the file in messages.
   static Tokenizer parse(std::string_view text, const std::string& name);

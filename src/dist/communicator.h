@@ -46,8 +46,8 @@ class Communicator {
   virtual void send(int peer, const Tensor& x) = 0;
   virtual void receive(int peer, const Tensor& x) = 0;
 
-  // All operations so far are done for what is asked for next: the host waits on a CPU; on a GPU the device's own stream
-  // does and the host goes on.
+  // All operations so far are done for what is asked for next: the host waits on a CPU; on a GPU the device's own
+  // stream does and the host goes on.
   virtual void wait() = 0;
 
   // The text of every rank, in their order. Waits.

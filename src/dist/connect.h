@@ -1,5 +1,5 @@
-// The ranks of a run, connected: who they are, how they compute together, who watches over them, and what all must agree
-// on before they begin.
+// The ranks of a run, connected: who they are, how they compute together, who watches over them, and what all must
+// agree on before they begin.
 #pragma once
 
 #include <functional>
@@ -47,17 +47,17 @@ class Connection {
   // Agreement, before the first step. All ranks call these alike, and all get the same outcome: where ranks differ, the
   // run ends by fail_together().
 
-  // `text` is the same on all ranks. The message names the first rank that differs from rank 0 and its first other line:
-  // "rank 3 on node1 has another <what> than rank 0: <its line> and not <rank 0's line>; <hint>".
+  // `text` is the same on all ranks. The message names the first rank that differs from rank 0 and its first other
+  // line: "rank 3 on node1 has another <what> than rank 0: <its line> and not <rank 0's line>; <hint>".
   void require_same(std::string_view what, std::string_view text, std::string_view hint);
   // No two ranks use one GPU; `gpu` is its name that no other one in the world has ("" on a CPU: no question).
   void require_distinct_gpus(std::string_view gpu);
-  // No rank has anything against beginning; one that does says what in `problem`. Rank 0 says the first, and all end with
-  // its code. `said`: rank 0 has said its own already.
+  // No rank has anything against beginning; one that does says what in `problem`. Rank 0 says the first, and all end
+  // with its code. `said`: rank 0 has said its own already.
   void require_no_problem(std::string_view problem, ExitCode code = ExitCode::usage, bool said = false);
 
-  // Ends the run by an error that all ranks know alike: rank 0 says it, and all throw SaidElsewhere. A single rank throws
-  // it as Error, to be said by main.
+  // Ends the run by an error that all ranks know alike: rank 0 says it, and all throw SaidElsewhere. A single rank
+  // throws it as Error, to be said by main.
   [[noreturn]] void fail_together(ExitCode code, const std::string& text);
 
   // Runs the work of this rank to its end and parts from the others. An exception of this rank alone is said with rank,
@@ -82,10 +82,11 @@ class Connection {
   bool parted_ = false;
 };
 
-// Connects the ranks that discover() found. `prepare` judges what this rank was given and chooses its device; its exception
-// keeps the rank from no meeting: rank 0 says the first one (its own at once, before others came), and all end with its code.
-// All end alike, too, where the devices differ, and when the ranks cannot compute together: ranks on CPUs without MPI, GPUs
-// with neither NCCL nor MPI, two ranks on one GPU (but for Transport::mpi). See meet() for ranks that do not come.
+// Connects the ranks that discover() found. `prepare` judges what this rank was given and chooses its device; its
+// exception keeps the rank from no meeting: rank 0 says the first one (its own at once, before others came), and all
+// end with its code. All end alike, too, where the devices differ, and when the ranks cannot compute together: ranks on
+// CPUs without MPI, GPUs with neither NCCL nor MPI, two ranks on one GPU (but for Transport::mpi). See meet() for ranks
+// that do not come.
 Connection connect(const Found& found, const std::function<Beginning()>& prepare);
 Connection connect(const Found& found, Device device, const ConnectOptions& options = {});
 

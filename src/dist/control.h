@@ -8,9 +8,9 @@
 //                    between two of them that any rank takes in good health.
 //   a host is lost   it answers nothing for kUnreachableSeconds: all that can still be reached end, on either side
 //   rank 0 is gone   the same, found by the others
-// One message on one rank's standard error (rank 0; the lowest living one where rank 0 is gone) names rank, host, step and
-// cause as far as it is known. Ranks that hang so that they cannot end themselves are killed by those of their host.
-// A process, or a whole job, that was stopped and goes on starts counting anew.
+// One message on one rank's standard error (rank 0; the lowest living one where rank 0 is gone) names rank, host, step
+// and cause as far as it is known. Ranks that hang so that they cannot end themselves are killed by those of their
+// host. A process, or a whole job, that was stopped and goes on starts counting anew.
 #pragma once
 
 #include <cstdint>
@@ -51,9 +51,9 @@ class Control {
   // all ranks, by one thread. `phase` is a literal: it must live on, and reads as what is done there: "backward".
   void progress(int64_t step, const char* phase) noexcept;
 
-  // Before this rank alone ends by an error: has it said, with rank, host and step, and all others ended with its code. True
-  // when it is said (throw SaidElsewhere then), false when this rank is the only one, or rank 0 is gone, and must say it
-  // itself. Errors that all ranks meet alike are no case for it: rank 0 says them, then all goodbye().
+  // Before this rank alone ends by an error: has it said, with rank, host and step, and all others ended with its code.
+  // True when it is said (throw SaidElsewhere then), false when this rank is the only one, or rank 0 is gone, and must
+  // say it itself. Errors that all ranks meet alike are no case for it: rank 0 says them, then all goodbye().
   bool say_why(ExitCode code, std::string_view text) noexcept;
 
   // Says an error as main would, now: on standard error and in the log's files.
@@ -62,8 +62,8 @@ class Control {
   // The run of this rank is at its end. Waits until all ranks say so; after it nothing is watched and ranks may go.
   void goodbye();
 
-  // Looks after the communicator, too: what `failure` says ends the run ("" while all is well; asked every second by the
-  // thread), and `abort` is called before the thread ends the process, and gets a second.
+  // Looks after the communicator, too: what `failure` says ends the run ("" while all is well; asked every second by
+  // the thread), and `abort` is called before the thread ends the process, and gets a second.
   void watch_over(std::function<std::string()> failure, std::function<void()> abort);
   void set_watchdog(double seconds);
 

@@ -1,7 +1,7 @@
 // The thread that keeps a rank's control channel, and what it shares with the callers of Control.
 //
-// control.cpp has the callers' side, keeper.cpp the thread's. Members of one side alone stand together; what both touch is
-// atomic or in Shared, under its mutex.
+// control.cpp has the callers' side, keeper.cpp the thread's. Members of one side alone stand together; what both touch
+// is atomic or in Shared, under its mutex.
 #pragma once
 
 #include <atomic>

@@ -32,8 +32,8 @@ extern "C" const char* __lsan_default_options() {
 namespace t6::dist {
 namespace {
 
-// What MPI allocates while it starts or ends and never frees is no leak of this program. By the time leaks are looked for its
-// plug-ins are unloaded, and a list of suppressions has no name to match.
+// What MPI allocates while it starts or ends and never frees is no leak of this program. By the time leaks are looked
+// for its plug-ins are unloaded, and a list of suppressions has no name to match.
 struct LeaksAreOfMpi {
 #if defined(__SANITIZE_ADDRESS__)
   LeaksAreOfMpi() {

@@ -1,7 +1,7 @@
 // The functions of NCCL that this project calls, found at run time. Included where T6_HAVE_NCCL is defined.
 //
-// No program here is linked to NCCL: only runs on several GPUs need it. The header gives the types, base/shared_library.h
-// the functions. T6_NCCL_LIBRARY names the library's file where the system does not find it.
+// No program here is linked to NCCL: only runs on several GPUs need it. The header gives the types,
+// base/shared_library.h the functions. T6_NCCL_LIBRARY names the library's file where the system does not find it.
 #pragma once
 
 #include <nccl.h>
@@ -10,8 +10,8 @@
 
 #include "base/error.h"
 
-// Throws Error(peer), or Error(internal) where the call itself is at fault, with the expression, the code and NCCL's last
-// message about `comm` (null: any).
+// Throws Error(peer), or Error(internal) where the call itself is at fault, with the expression, the code and NCCL's
+// last message about `comm` (null: any).
 #define T6_NCCL(expression, comm)                                                        \
   do {                                                                                   \
     const ncclResult_t t6_result = (expression);                                         \

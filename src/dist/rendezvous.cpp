@@ -314,8 +314,8 @@ class Guest {
     return true;
   }
 
-  // What rank 0 says, its own or another run's. Where that one is on this host two runs want one port: our rank 0 gets it as
-  // soon as the other run has met, or cannot have it and says so. Returns when it is to be tried again.
+  // What rank 0 says, its own or another run's. Where that one is on this host two runs want one port: our rank 0 gets
+  // it as soon as the other run has met, or cannot have it and says so. Returns when it is to be tried again.
   void refused(std::string_view bytes, bool own_host) {
     Reader body(bytes);
     const bool said = body.number() != 0;

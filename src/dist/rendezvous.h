@@ -1,8 +1,8 @@
 // How the ranks of a run find each other: a star of connections to rank 0, each opened by a handshake.
 //
-// Rank 0 listens; the others come, again and again until it is there. Each says protocol, nonce, rank and world, and gets
-// the table of all ranks when the last one came. Who is of another run is turned away and told so; who is no rank at all
-// is ignored.
+// Rank 0 listens; the others come, again and again until it is there. Each says protocol, nonce, rank and world, and
+// gets the table of all ranks when the last one came. Who is of another run is turned away and told so; who is no rank
+// at all is ignored.
 #pragma once
 
 #include <string>
@@ -39,8 +39,8 @@ struct Star {
 
 // Waits for all ranks. `listener` may be rank 0's own, made before its port was told to the others; without it rank 0
 // listens at meeting.address.
-// Error(usage): the port is taken, or ranks that do not belong together (said by rank 0 where it knows, SaidElsewhere on
-// the others). Error(peer): ranks are missing after the timeout, named by rank 0; or rank 0 was not found.
+// Error(usage): the port is taken, or ranks that do not belong together (said by rank 0 where it knows, SaidElsewhere
+// on the others). Error(peer): ranks are missing after the timeout, named by rank 0; or rank 0 was not found.
 Star meet(const Meeting& meeting, Socket listener = {});
 
 // What the frames of the control channel are.

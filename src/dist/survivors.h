@@ -1,5 +1,5 @@
-// Who speaks when rank 0 is gone: the lowest rank that lives. Each asks those below it whether they live, at the ports that
-// the table of ranks names, and answers those above.
+// Who speaks when rank 0 is gone: the lowest rank that lives. Each asks those below it whether they live, at the ports
+// that the table of ranks names, and answers those above.
 #pragma once
 
 #include <poll.h>

@@ -1,8 +1,8 @@
 // Sums over ranks in an order that the world size does not change.
 //
 // Ranks are the leaves of a binary tree: (0 1) (2 3), then pairs of pairs. Where each leaf is itself a balanced tree
-// (train/step.h sums micro-batches so), 1, 2, 4, ... ranks give the same bits. On other world sizes the order is fixed, but
-// another.
+// (train/step.h sums micro-batches so), 1, 2, 4, ... ranks give the same bits. On other world sizes the order is fixed,
+// but another.
 #pragma once
 
 #include "dist/communicator.h"

@@ -28,8 +28,8 @@ constexpr uint32_t kMagic = 0x31433654;  // "T6C1"
 constexpr size_t kHeader = 4 + 1 + 4;
 constexpr size_t kMaxUnsent = size_t{256} << 20;
 
-// A host that went away without a word (no power, no network) breaks its connections after kUnreachableSeconds. A process
-// that is merely stopped keeps them: its kernel answers.
+// A host that went away without a word (no power, no network) breaks its connections after kUnreachableSeconds. A
+// process that is merely stopped keeps them: its kernel answers.
 void set_options(int fd) {
   const auto set = [&](int level, int option, int value) { ::setsockopt(fd, level, option, &value, sizeof value); };
   set(IPPROTO_TCP, TCP_NODELAY, 1);

@@ -1,7 +1,7 @@
 // Sockets and bounded messages of the control channel. Everything is non-blocking; waiting is the caller's poll().
 //
-// A frame is a magic number, a kind, a length and that many bytes, little-endian. What is no frame, or a longer one than
-// the stream takes, breaks the stream: strangers can neither fill memory nor be mistaken for a rank.
+// A frame is a magic number, a kind, a length and that many bytes, little-endian. What is no frame, or a longer one
+// than the stream takes, breaks the stream: strangers can neither fill memory nor be mistaken for a rank.
 #pragma once
 
 #include <cstdint>

@@ -30,8 +30,8 @@ namespace {
 // Of a process with CUDA's context and the kernels of cuBLASLt and cuDNN that one model needs: set aside, not measured.
 constexpr int64_t kDriverBytes = int64_t{768} << 20;
 
-// What cuDNN's fused attention works in, by its frontend's own sums: backward adds up dq in f32, or, where its bits must
-// repeat, keeps the gradient of the scores in bf16; both keep a number a row.
+// What cuDNN's fused attention works in, by its frontend's own sums: backward adds up dq in f32, or, where its bits
+// must repeat, keeps the gradient of the scores in bf16; both keep a number a row.
 int64_t cudnn_workspace(const AttentionWork& work, int64_t batch, int64_t context, bool deterministic) {
   const int64_t rows = batch * work.heads * context;
   const int64_t scores = padded(context, 64) * 2, dq = work.qk_width * 4;

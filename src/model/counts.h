@@ -44,8 +44,8 @@ struct MemoryEstimate {
   int64_t save_copy = 0;    // in host memory: what this rank saves, while it is written beside the training
   int64_t activations = 0;  // at the step's peak
   int64_t workspace = 0;    // on a GPU: what products and attention compute in
-  // What no tensor of a step holds, on a GPU alone: the driver's context with the libraries' kernels, and what runs while a
-  // captured graph keeps its own: an evaluation, or on several ranks the last micro-step.
+  // What no tensor of a step holds, on a GPU alone: the driver's context with the libraries' kernels, and what runs
+  // while a captured graph keeps its own: an evaluation, or on several ranks the last micro-step.
   int64_t beside = 0;
 
   // Of the device's tensors: gpu::peak_bytes(), or on a CPU memory::usage().peak.

@@ -52,7 +52,8 @@ class Transformer {
   Tensor logits(const Tensor& tokens) const;
 
   // The normed output of the last block at some rows of the flattened [B * T] positions, [count of all, C] in compute
-  // precision, without a tape; and the logits [n, V] in f32 (f64) of such rows. Together they are logits() at these rows.
+  // precision, without a tape; and the logits [n, V] in f32 (f64) of such rows. Together they are logits() at these
+  // rows.
   Tensor hidden_at(const Tensor& tokens, std::span<const Rows> rows) const;
   Tensor head(const Tensor& hidden) const;
 

@@ -60,8 +60,8 @@ int64_t number_from(const Parameter& p, const ParameterView& v, int64_t position
   return std::min(v.shape.numel(), behind / pitch * width + std::min(behind % pitch, width));
 }
 
-// Calls copy(stored, contiguous, bytes) for every run of numbers of a view's range: its place in `part`, which is the piece
-// of a flat buffer from `begin` on, and in the contiguous `values`; both in host memory.
+// Calls copy(stored, contiguous, bytes) for every run of numbers of a view's range: its place in `part`, which is the
+// piece of a flat buffer from `begin` on, and in the contiguous `values`; both in host memory.
 template <class Copy>
 void each_run(const Tensor& part, int64_t begin, const Parameter& p, const ParameterView& v,
               const ParameterStore::ViewRange& range, const Tensor& values, Copy copy) {

@@ -37,8 +37,8 @@ inline double bytes_of(const AdamWArgs& a) {
   return bytes_of(7 * a.count, DType::f32) + bytes_of(a.copy != nullptr ? a.count : 0, DType::bf16);
 }
 
-// Updates in place. Error(internal) when step < 1. Where gradient_scale * clip is NaN, as norm_and_clip() makes it for a
-// gradient that is not finite, nothing is written. Without that a non-finite gradient spreads into parameter and
+// Updates in place. Error(internal) when step < 1. Where gradient_scale * clip is NaN, as norm_and_clip() makes it for
+// a gradient that is not finite, nothing is written. Without that a non-finite gradient spreads into parameter and
 // moments.
 void adamw(Device device, const AdamWArgs& args);
 

@@ -1,7 +1,7 @@
 // Which kernels attention runs on a GPU: cuDNN's, loaded at run time, or this project's own.
 //
-// cuDNN serves bf16 with as many keys as queries (training, evaluation); f32 and decoding always run on the own kernels.
-// Both save the same log-sum-exp, so a backward may follow either forward.
+// cuDNN serves bf16 with as many keys as queries (training, evaluation); f32 and decoding always run on the own
+// kernels. Both save the same log-sum-exp, so a backward may follow either forward.
 #pragma once
 
 #include <string>

@@ -23,8 +23,8 @@ inline int64_t classifier_chunk_rows(Device device) {
 
 // n [rows.., C] and wte [V, C] of one dtype (f32, bf16, f64), targets i32 with one element a row -> loss [1] in f32
 // (f64). `row_losses`, when not null, receives the unscaled loss of each row, [rows] in f32 (f64). chunk_rows trades
-// memory (chunk_rows x V logits) for speed; 0: classifier_chunk_rows(). A target outside [0, V) is Error(data) on the CPU; on CUDA the
-// caller has checked them.
+// memory (chunk_rows x V logits) for speed; 0: classifier_chunk_rows(). A target outside [0, V) is Error(data) on the
+// CPU; on CUDA the caller has checked them.
 //
 // While recording, the gradients are formed in this call already:
 //   - when wte is a parameter, dwte is added to its gradient buffer here, so gradients are cleared and buffers attached

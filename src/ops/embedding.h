@@ -9,10 +9,11 @@
 namespace t6 {
 
 // table [V, C] (f32, bf16, f64), tokens i32 [shape..] -> [shape.., C] of y_dtype (f32 or bf16 from f32 or bf16; f64
-// from f64). The gradient is added into the table's f32 (f64) buffer: on the CPU in the order of the tokens whatever the
-// thread count; on CUDA by a tree that the tokens alone fix: sorted by id, tokens are cut into pieces of kEmbeddingPiece,
-// those of one id in one piece are added up in order (onto the buffer's row, where the id's first piece is), and then
-// the id's pieces in order. Saves tokens. On the CPU a token outside [0, V) is Error(data); on CUDA the caller has checked them.
+// from f64). The gradient is added into the table's f32 (f64) buffer: on the CPU in the order of the tokens whatever
+// the thread count; on CUDA by a tree that the tokens alone fix: sorted by id, tokens are cut into pieces of
+// kEmbeddingPiece, those of one id in one piece are added up in order (onto the buffer's row, where the id's first
+// piece is), and then the id's pieces in order. Saves tokens. On the CPU a token outside [0, V) is Error(data); on CUDA
+// the caller has checked them.
 Variable embedding(const Variable& table, const Tensor& tokens, DType y_dtype);
 
 // Kernel contracts. Rows are contiguous.

@@ -4,10 +4,10 @@
 //   forward   reads the factors, writes q, k, v              (H = 34, D = 64, R = 10: 2.0 + 13.1 KB)
 //   backward  reads the factors and dq, dk, dv, writes df    (2.0 + 13.1 + 2.0 KB)
 //
-// The arithmetic is R H D multiply-adds forward and twice that backward, 0.15 of what the CUDA cores of an H100 do while
-// the bytes pass; what counts is how many other instructions stand beside them. So each number brought from shared memory
-// is used 8 (forward: 4 heads by N columns a thread) or twice N times (backward: two ranks), where N is a 16-byte pack.
-// Several blocks share a multiprocessor, so that one's bytes pass while another computes.
+// The arithmetic is R H D multiply-adds forward and twice that backward, 0.15 of what the CUDA cores of an H100 do
+// while the bytes pass; what counts is how many other instructions stand beside them. So each number brought from
+// shared memory is used 8 (forward: 4 heads by N columns a thread) or twice N times (backward: two ranks), where N is a
+// 16-byte pack. Several blocks share a multiprocessor, so that one's bytes pass while another computes.
 #include <algorithm>
 
 #include "ops/divisor.h"
@@ -202,8 +202,8 @@ __global__ void __launch_bounds__(kMaxThreads)
   });
 }
 
-// Shared memory of the backward behind A and B: db [slices, sum of ranks, head_dim] f32, sums over heads in the order of
-// the B; image [width], the row of df; staged [together, heads, head_dim + N], the gradients of `together` parts.
+// Shared memory of the backward behind A and B: db [slices, sum of ranks, head_dim] f32, sums over heads in the order
+// of the B; image [width], the row of df; staged [together, heads, head_dim + N], the gradients of `together` parts.
 template <class T, int N>
 __global__ void __launch_bounds__(kMaxThreads)
     factor_contraction_backward_kernel(FactorContractionBackwardArgs args, Plan plan, Table table, int together) {
@@ -382,7 +382,8 @@ Plan plan_for(const FactorLayout& layout, const std::array<bool, 3>& wanted, int
   return plan;
 }
 
-// Calls f(T{}, N, plan, table), N as an integral constant: a 16-byte pack, or 1 where columns do not come in whole ones.
+// Calls f(T{}, N, plan, table), N as an integral constant: a 16-byte pack, or 1 where columns do not come in whole
+// ones.
 template <class Args, class Outer, class F>
 void dispatch(const char* op, const Args& args, const Outer& qkv, bool aligned, F&& f) {
   T6_CHECK(args.dtype != DType::f64, "{}: f64 is not built for cuda", op);

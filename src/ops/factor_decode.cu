@@ -1,12 +1,12 @@
 // Each block takes a share of one query's cache rows, for all heads, so that every byte of the cache is read once:
-// (R_K + R_V)(H + D) numbers a row, 384 bytes in bf16 at H = 32, D = 64, R = 1. Tiles of rows pass through shared memory
-// as they lie in the cache, the next one on its way (cp.async) while one is worked on; every block leaves a running
-// maximum, a sum and weighted values in f32, which a second kernel joins in order. The shares depend on the shapes alone,
-// and so do the sums.
+// (R_K + R_V)(H + D) numbers a row, 384 bytes in bf16 at H = 32, D = 64, R = 1. Tiles of rows pass through shared
+// memory as they lie in the cache, the next one on its way (cp.async) while one is worked on; every block leaves a
+// running maximum, a sum and weighted values in f32, which a second kernel joins in order. The shares depend on the
+// shapes alone, and so do the sums.
 //
-// A row costs (R_K + R_V) H D multiply-adds on the CUDA cores, 4096 in that case, with one other instruction beside three
-// of them: some 60 cycles of a multiprocessor of an H100, where its bytes take 29. So the arithmetic is the limit, not
-// the memory, and tensor cores are what would lift it.
+// A row costs (R_K + R_V) H D multiply-adds on the CUDA cores, 4096 in that case, with one other instruction beside
+// three of them: some 60 cycles of a multiprocessor of an H100, where its bytes take 29. So the arithmetic is the
+// limit, not the memory, and tensor cores are what would lift it.
 #include <algorithm>
 
 #include "ops/divisor.h"

@@ -15,8 +15,8 @@ namespace t6 {
 // q [B, Tnew, H, D] with RoPE (contract_query), cache with M rows a batch row (a_k [B, M, H, R_K], b_k [B, M, R_K, D],
 // a_v [B, M, H, R_V], b_v [B, M, R_V, Dv]), lengths i32 [B]: rows of the cache in use, those of the new tokens included
 // -> o [B, Tnew, H, Dv]. Query t sees rows 0..length - Tnew + t; others are not read. Off the tape. Lengths are in
-// [Tnew, M]: those on the CPU are checked, Error(internal), and copied to the device of q; those on a GPU are read there
-// alone, so that nothing waits, and one out of range is taken for the nearest number of rows there can be.
+// [Tnew, M]: those on the CPU are checked, Error(internal), and copied to the device of q; those on a GPU are read
+// there alone, so that nothing waits, and one out of range is taken for the nearest number of rows there can be.
 Tensor factor_decode(const Tensor& q, const FactorRows& cache, const Tensor& lengths, double scale);
 
 // Kernel contract.

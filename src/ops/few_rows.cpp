@@ -12,8 +12,8 @@ namespace {
 
 // Below this many numbers of B starting a team of threads costs more than it saves.
 constexpr int64_t kOneThreadNumbers = int64_t{1} << 15;
-// What a thread takes at a time: small enough that a thread which lost its processor for a while is helped by the others,
-// large enough that memory is read in long runs (a quarter of it takes a tenth longer).
+// What a thread takes at a time: small enough that a thread which lost its processor for a while is helped by the
+// others, large enough that memory is read in long runs (a quarter of it takes a tenth longer).
 constexpr int64_t kShareBytes = int64_t{1} << 18;
 // How far ahead of its use memory is asked for.
 constexpr int64_t kAheadBytes = 2048;
@@ -67,8 +67,8 @@ inline void dots(const float* a, int64_t depth, const T* b, int64_t ldb, int64_t
   }
 }
 
-// C = A B^T. One row of A is bound by memory, which is fastest read in its order; several by arithmetic, where two rows of
-// B share what was loaded of A.
+// C = A B^T. One row of A is bound by memory, which is fastest read in its order; several by arithmetic, where two rows
+// of B share what was loaded of A.
 template <class T, class Out, int M>
 void times_transposed(const MatmulArgs& args) {
   using W = WideBlock<T>;

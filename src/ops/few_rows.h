@@ -14,7 +14,8 @@ inline constexpr int64_t kFewRows = 4;
 bool takes_few_rows(const MatmulArgs& args);
 
 // Sums in f32. The sum behind an element of C does not depend on the other rows, the thread count or the processor's
-// load: a sequence decodes to the same bits alone and among up to kFewRows. Inside a parallel region on the calling thread.
+// load: a sequence decodes to the same bits alone and among up to kFewRows. Inside a parallel region on the calling
+// thread.
 void matmul_few_rows(const MatmulArgs& args);
 
 }  // namespace t6::cpu

@@ -2,8 +2,9 @@
 //
 //   norm = sqrt(sum over tensors and elements of g^2),  clip = min(1, max_norm / norm)
 //
-// Squares are summed in f64 in blocks of fixed size, and the blocks in a tree fixed by their number: the result does not
-// depend on the thread count or the schedule, and a finite gradient never overflows. CPU and GPU differ by f64 rounding.
+// Squares are summed in f64 in blocks of fixed size, and the blocks in a tree fixed by their number: the result does
+// not depend on the thread count or the schedule, and a finite gradient never overflows. CPU and GPU differ by f64
+// rounding.
 #pragma once
 
 #include <limits>
@@ -30,10 +31,10 @@ void sums_of_squares(const Tensor& x, const Tensor& sums);
 Tensor sum(const Tensor& partials);
 
 // f32 [2] on the device of `sum`: the norm, and the factor to scale gradients with so that their norm is at most
-// max_norm (> 0; infinity: never clip). The factor is NaN when the norm is not finite, and adamw() then changes nothing.
-// `previous`, when defined, is the result of the step before: where its factor is NaN the new one is too, so that
-// nothing is applied after a bad step until a host that looks at results one step late has seen it. `loss`, f64 [1]
-// when defined, must be finite as the norm must. A norm or loss above its limit makes the factor NaN, too.
+// max_norm (> 0; infinity: never clip). The factor is NaN when the norm is not finite, and adamw() then changes
+// nothing. `previous`, when defined, is the result of the step before: where its factor is NaN the new one is too, so
+// that nothing is applied after a bad step until a host that looks at results one step late has seen it. `loss`, f64
+// [1] when defined, must be finite as the norm must. A norm or loss above its limit makes the factor NaN, too.
 struct NormLimits {
   double norm = std::numeric_limits<double>::infinity();
   double loss = std::numeric_limits<double>::infinity();

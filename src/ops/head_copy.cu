@@ -1,8 +1,8 @@
-// Every number is read once and written once, by 16-byte instructions where columns come in whole packs, so a call costs
-// its bytes: in bf16 4 a number of q, k and v, and 2 a number of padding. Between them stand some ten instructions a
-// pack, and the angles of a token, which its heads share: a thread moves up to four heads with one reading of them, and
-// asks for all of their packs before it uses the first. All segments go in one launch; a block takes as many rows as
-// keep its threads busy.
+// Every number is read once and written once, by 16-byte instructions where columns come in whole packs, so a call
+// costs its bytes: in bf16 4 a number of q, k and v, and 2 a number of padding. Between them stand some ten
+// instructions a pack, and the angles of a token, which its heads share: a thread moves up to four heads with one
+// reading of them, and asks for all of their packs before it uses the first. All segments go in one launch; a block
+// takes as many rows as keep its threads busy.
 #include <algorithm>
 
 #include "ops/divisor.h"

@@ -15,8 +15,8 @@
 
 namespace t6 {
 
-// Floating-point operations of a call, and the fewest bytes it moves to and from memory, for profiles; an overload beside
-// an argument struct says more than none.
+// Floating-point operations of a call, and the fewest bytes it moves to and from memory, for profiles; an overload
+// beside an argument struct says more than none.
 template <class Args>
 double flops_of(const Args&) {
   return 0;

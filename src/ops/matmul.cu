@@ -26,8 +26,8 @@ constexpr uint32_t kMaxAlignment = 16;  // bytes; no algorithm asks for more
 constexpr double kFlopsWorthTiming = 2e8;
 
 // How partial sums over parts of k may be joined: not at all, or in f32 by a second kernel, in a fixed order. Left out:
-// INPLACE, where blocks add to the output as they come, which is not the same at every run, and OUTPUT_TYPE, which rounds
-// partial sums to bf16. The library filters its suggestions by this mask; they are looked at again below.
+// INPLACE, where blocks add to the output as they come, which is not the same at every run, and OUTPUT_TYPE, which
+// rounds partial sums to bf16. The library filters its suggestions by this mask; they are looked at again below.
 constexpr uint32_t kReductions = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
 
 struct Destroy {
@@ -254,8 +254,8 @@ class Products {
     return found;
   }
 
-  // Index of the algorithm to take and its time in microseconds. Runs them on the product's own inputs; a result that is
-  // added to is left alone, scratch takes its place. (0, 0) when there is no memory for that.
+  // Index of the algorithm to take and its time in microseconds. Runs them on the product's own inputs; a result that
+  // is added to is left alone, scratch takes its place. (0, 0) when there is no memory for that.
   std::pair<size_t, double> fastest(const Description& d, const std::vector<Algorithm>& found, const MatmulArgs& p) {
     constexpr int kRounds = 3;
     constexpr double kRoundMilliseconds = 0.1;  // of one algorithm; far above the resolution of events

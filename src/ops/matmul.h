@@ -2,8 +2,8 @@
 //
 //   C = op(A) op(B)   or   C += op(A) op(B)       op(X) = X or X^T
 //
-// Kernel level: nothing here is on the tape. Products accumulate in f32 (f64 for f64) whatever the dtypes; f32 inputs are
-// never rounded to tf32. On the CPU by oneDNN, on a GPU by cuBLASLt.
+// Kernel level: nothing here is on the tape. Products accumulate in f32 (f64 for f64) whatever the dtypes; f32 inputs
+// are never rounded to tf32. On the CPU by oneDNN, on a GPU by cuBLASLt.
 #pragma once
 
 #include <string>
@@ -51,9 +51,9 @@ inline constexpr int64_t kMatmulWorkspaceBytes = int64_t{32} << 20;
 // workspace. The first product does it too, but not while a graph is captured: call it, or multiply, before.
 void prepare_matmul(Device device);
 
-// How the algorithm of a GPU product is chosen among the library's suggestions, all of which give the same bits at every
-// run of one and the same algorithm. A product (sizes, leading dimensions, transposes, dtypes, accumulation, alignment)
-// keeps its algorithm from its first call on.
+// How the algorithm of a GPU product is chosen among the library's suggestions, all of which give the same bits at
+// every run of one and the same algorithm. A product (sizes, leading dimensions, transposes, dtypes, accumulation,
+// alignment) keeps its algorithm from its first call on.
 enum class MatmulChoice : uint8_t {
   timed,  // the fastest, measured at the first call; the clock decides, so two processes may differ in last bits.
           // Small products, and those first seen while a graph is captured, take `first`.

@@ -6,8 +6,8 @@
 
 namespace t6 {
 
-// GFLOP/s of matmul() on a product of two [size, size] matrices of `dtype` (f32, bf16; bf16 rounds its output to bf16) on
-// `threads` CPU threads: the best of several runs over about `seconds`.
+// GFLOP/s of matmul() on a product of two [size, size] matrices of `dtype` (f32, bf16; bf16 rounds its output to bf16)
+// on `threads` CPU threads: the best of several runs over about `seconds`.
 double matmul_peak(DType dtype, int threads, double seconds = 0.5, int64_t size = 2048);
 
 // The same on a GPU, by its own clock, over matrices of random numbers (a GPU clocks higher on constant ones). At size

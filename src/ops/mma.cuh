@@ -1,5 +1,5 @@
-// Tensor-core instructions of sm_80 on bf16: matrix fragments spread over the lanes of a warp, and the copies into shared
-// memory that feed them. All 32 lanes take part in each call. On the emulated device they are computed from the
+// Tensor-core instructions of sm_80 on bf16: matrix fragments spread over the lanes of a warp, and the copies into
+// shared memory that feed them. All 32 lanes take part in each call. On the emulated device they are computed from the
 // documented layout of fragments (PTX ISA, "Matrix Fragments for mma.m16n8k16"), lane by lane.
 //
 // Lane l is at row l / 4 and pair l % 4. Register i holds two neighbouring bf16, the lower one in the lower half:

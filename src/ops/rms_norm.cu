@@ -1,7 +1,7 @@
 // A row is read once and kept in registers: 32 numbers a thread, so one warp holds rows of up to 1024 columns, two
-// warps 2048 and so on to 8192; other widths take the kernels named "any". All numbers of a row are asked for before the
-// first is used, some 5 KB a warp, which is several times what the memory's latency asks of each multiprocessor. There
-// are no more than 20 arithmetic instructions a 16-byte piece, so that a row costs its bytes alone:
+// warps 2048 and so on to 8192; other widths take the kernels named "any". All numbers of a row are asked for before
+// the first is used, some 5 KB a warp, which is several times what the memory's latency asks of each multiprocessor.
+// There are no more than 20 arithmetic instructions a 16-byte piece, so that a row costs its bytes alone:
 //
 //   forward, f32 stream and bf16 branch: 4 + 2 read, 4 + 2 written = 12 bytes a number (6 without the addition)
 //   backward:                        4 + 2 + 4 read, 4 + 2 written = 16 bytes a number
@@ -236,8 +236,8 @@ __global__ void __launch_bounds__(kThreads) rms_norm_partial_weight_any_kernel(R
   partial[blockIdx.y * a.width + column] = sum;
 }
 
-// dweight [width] += the sum of partial [slots, width] over its rows: a block for 32 columns, a warp for every 32nd row,
-// and the sums of the warps in order.
+// dweight [width] += the sum of partial [slots, width] over its rows: a block for 32 columns, a warp for every 32nd
+// row, and the sums of the warps in order.
 __global__ void __launch_bounds__(1024)
     rms_norm_weight_kernel(const float* partial, int slots, int64_t width, float* dweight) {
   __shared__ float sums[kWarp][kWarp];

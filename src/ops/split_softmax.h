@@ -1,5 +1,5 @@
-// Attention over splits of the cached keys ("Flash-Decoding"), on the CPU: what a split knows of one query, a step of its
-// running softmax with heads as lanes, and how the splits of a query become one. Scores are of base two.
+// Attention over splits of the cached keys ("Flash-Decoding"), on the CPU: what a split knows of one query, a step of
+// its running softmax with heads as lanes, and how the splits of a query become one. Scores are of base two.
 #pragma once
 
 #include <algorithm>
@@ -9,15 +9,16 @@
 
 namespace t6::cpu {
 
-// Keys of one split of `keys`, a multiple of 64. Depends on their number alone, and with it the result of attention: not
-// on the thread count, nor on the rest of the batch.
+// Keys of one split of `keys`, a multiple of 64. Depends on their number alone, and with it the result of attention:
+// not on the thread count, nor on the rest of the batch.
 inline int64_t decode_split(int64_t keys) {
   constexpr int64_t kLeast = 64, kMost = 1024, kParts = 16;
   const int64_t part = (keys + kParts - 1) / kParts;
   return std::clamp((part + kLeast - 1) / kLeast * kLeast, kLeast, kMost);
 }
 
-// Of one query and split, for every lane (a head, or padding): the maximum and the sum of its scores, and the sum of values.
+// Of one query and split, for every lane (a head, or padding): the maximum and the sum of its scores, and the sum of
+// values.
 template <class S>
 struct SplitSums {
   int64_t lanes, stride;

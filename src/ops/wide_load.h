@@ -2,8 +2,8 @@
 // and multiply it by rows that stay in cache.
 //
 // A bf16 is the upper half of an f32, so a register of pairs gives its even numbers by a shift and its odd ones by a
-// mask: two instructions for 32 numbers, exact, on any processor. What is multiplied with such registers is brought into
-// the same order beforehand (spread) or back to the usual one afterwards (gather).
+// mask: two instructions for 32 numbers, exact, on any processor. What is multiplied with such registers is brought
+// into the same order beforehand (spread) or back to the usual one afterwards (gather).
 //
 // Memory is asked for ahead of its use, beyond what the processor does by itself.
 #pragma once

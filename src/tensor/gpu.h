@@ -113,8 +113,8 @@ class HostBuffer {
 void copy_to_device(void* device, const HostBuffer& host, size_t bytes);
 void copy_to_host(const HostBuffer& host, const void* device, size_t bytes);
 
-// A second order of work beside the device's own, for exchanges with other ranks. Every copy runs in the order it was asked
-// for; the host side of one is untouched until wait() was called behind it. May be used by one thread at a time.
+// A second order of work beside the device's own, for exchanges with other ranks. Every copy runs in the order it was
+// asked for; the host side of one is untouched until wait() was called behind it. May be used by one thread at a time.
 class Stream {
  public:
   Stream();  // of the current device

@@ -18,8 +18,9 @@ struct Span {
   bool operator==(const Span&) const = default;
 };
 
-// The flat buffers cut into buckets, and each bucket into one slice a rank: rank r owns slice r of every bucket. Slices are
-// whole blocks of the norm's partial sums (ops/global_norm.h), so that the norm has the same bits however it is cut.
+// The flat buffers cut into buckets, and each bucket into one slice a rank: rank r owns slice r of every bucket. Slices
+// are whole blocks of the norm's partial sums (ops/global_norm.h), so that the norm has the same bits however it is
+// cut.
 class Partition {
  public:
   // What sizes of flat buffers must be multiples of (ParameterStore::allocate).

@@ -25,9 +25,9 @@ std::vector<data::Window> evaluation_windows(const data::ShardSet& shards, const
                                              uint64_t window, uint64_t seed);
 
 // Mean loss of the model over `windows`, `batch` at a time, with a progress bar labelled "validation". Ranks take the
-// batches in turn; the result is the same on all of them, and bit for bit for any number of them. `on_phase`, when given, is
-// called with the name of what comes next, equally often on all ranks: before each batch, or where others have one more, and
-// before the wait for all.
+// batches in turn; the result is the same on all of them, and bit for bit for any number of them. `on_phase`, when
+// given, is called with the name of what comes next, equally often on all ranks: before each batch, or where others
+// have one more, and before the wait for all.
 Evaluation evaluate(const Transformer& model, const data::ShardSet& shards, std::span<const data::Window> windows,
                     int64_t batch, dist::Communicator& communicator,
                     const std::function<void(const char*)>& on_phase = {});

@@ -20,8 +20,8 @@ class GradientExchange {
 
   // Before the backward pass that completes the gradient.
   void begin();
-  // After it. The gradient, with a sharded optimizer only what this rank owns of it, is the sum over ranks for what is asked
-  // for next.
+  // After it. The gradient, with a sharded optimizer only what this rank owns of it, is the sum over ranks for what is
+  // asked for next.
   void finish();
 
   // Of that sum, f64 [1]; the same bits on all ranks, and for every world size where the gradients are.

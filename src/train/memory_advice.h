@@ -10,14 +10,14 @@
 
 namespace t6::train {
 
-// How the config's steps run on `device` of each of `world` ranks, for estimate_memory(). Where attention might run on cuDNN it
-// looks whether that is there; `assume_cudnn`: without looking, for a device that is not this machine's.
+// How the config's steps run on `device` of each of `world` ranks, for estimate_memory(). Where attention might run on
+// cuDNN it looks whether that is there; `assume_cudnn`: without looking, for a device that is not this machine's.
 MemoryOptions memory_options(const RunConfig& config, Device device, int64_t world = 1, bool assume_cudnn = false);
 
-// A clause for messages: the settings closest to the config's whose estimate for `device` of a rank (model/counts.h) is at most
-// `bytes`, as "train.recompute=block (about 61.2G) would fit". A save that training waits for (on a CPU) or no captured graph (on a GPU) is tried before
-// recomputation, and that before smaller micro-batches, which keep dividing a rank's share of train.global_batch. When nothing fits: how
-// much the smallest setting needs.
+// A clause for messages: the settings closest to the config's whose estimate for `device` of a rank (model/counts.h) is
+// at most `bytes`, as "train.recompute=block (about 61.2G) would fit". A save that training waits for (on a CPU) or no
+// captured graph (on a GPU) is tried before recomputation, and that before smaller micro-batches, which keep dividing a
+// rank's share of train.global_batch. When nothing fits: how much the smallest setting needs.
 std::string what_would_fit(const Transformer& model, const RunConfig& config, Device device, int64_t bytes,
                            int64_t world = 1);
 

@@ -26,10 +26,10 @@ DevicePeak measure_cpu_peak(DType precision) {
 
 namespace {
 
-// The first whose word stands in a name counts. Dense TFLOP/s, sums in f32, by NVIDIA's published figures: datasheets of
-// H100, H200, A100, A40, A30, A10, L40S and L4 Tensor Core GPUs (which print twice as much, "with sparsity", for Hopper; the
-// H100's tables give 989.4 and 66.9 at more length), Blackwell architecture technical brief (HGX B200), Ada architecture
-// whitepaper (RTX 4090). H800 and A800 are H100 and A100
+// The first whose word stands in a name counts. Dense TFLOP/s, sums in f32, by NVIDIA's published figures: datasheets
+// of H100, H200, A100, A40, A30, A10, L40S and L4 Tensor Core GPUs (which print twice as much, "with sparsity", for
+// Hopper; the H100's tables give 989.4 and 66.9 at more length), Blackwell architecture technical brief (HGX B200), Ada
+// architecture whitepaper (RTX 4090). H800 and A800 are H100 and A100
 // with slower links.
 struct Card {
   std::string_view word;

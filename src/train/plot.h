@@ -34,8 +34,8 @@ struct PlotOptions {
 };
 
 // The losses in `path`, a run folder or its metrics.jsonl; the label is the folder's name. Losses that are not finite,
-// or beyond 1e100, are left out, and so is a torn last line (the run may be going on). Error(io) when it cannot be read, Error(data)
-// with the line when one is no JSON object, and when there is no loss at all.
+// or beyond 1e100, are left out, and so is a torn last line (the run may be going on). Error(io) when it cannot be
+// read, Error(data) with the line when one is no JSON object, and when there is no loss at all.
 Curve read_curve(const std::filesystem::path& path);
 
 // The mean of the points around each one, up to `reach` on both sides; less at the ends, so that the steep beginning is

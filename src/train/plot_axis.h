@@ -21,8 +21,8 @@ struct Ticks {
   std::vector<std::string> labels;
 };
 Ticks ticks_of(const Range& range, int count);
-// The same where the range is of logarithms to the base two: every whole one, or every second, third, ... of them, written
-// as what it is the logarithm of: 0.25 0.5 1, or 512 1k 2k.
+// The same where the range is of logarithms to the base two: every whole one, or every second, third, ... of them,
+// written as what it is the logarithm of: 0.25 0.5 1, or 512 1k 2k.
 Ticks power_ticks_of(const Range& range, int count);
 inline Ticks ticks_of(const Range& range, int count, PlotAxis axis) {
   return axis == PlotAxis::lengths ? power_ticks_of(range, count) : ticks_of(range, count);

@@ -8,8 +8,8 @@
 namespace t6::train {
 
 // Compares hashes of every parameter as products read it, and of masters and moments where each rank keeps all of them.
-// Error(numeric), alike on all ranks, naming the first tensor that differs and the ranks where it does: those that differ
-// from most, or from rank 0 when there is no most.
+// Error(numeric), alike on all ranks, naming the first tensor that differs and the ranks where it does: those that
+// differ from most, or from rank 0 when there is no most.
 void require_equal_replicas(const ParameterStore& store, const AdamW& optimizer, const DataParallel& parallel,
                             int64_t step);
 

@@ -1,8 +1,8 @@
 // The checkpoints of a run, written beside the training.
 //
-// start() copies the state to host memory and has a thread write this rank's file; training goes on. When every rank has
-// written its file, which they tell each other with each step's vote, complete() gives the checkpoint its name. All ranks
-// call start() and complete() at the same places.
+// start() copies the state to host memory and has a thread write this rank's file; training goes on. When every rank
+// has written its file, which they tell each other with each step's vote, complete() gives the checkpoint its name. All
+// ranks call start() and complete() at the same places.
 #pragma once
 
 #include <atomic>

@@ -10,8 +10,8 @@ namespace {
 
 constexpr double kBackward = 2.0 / 3;  // of a micro-step: two products for each one of forward
 
-// What may run beside the last backward pass: all of an all-reduce, or the first half of it where parameters are gathered
-// after the update.
+// What may run beside the last backward pass: all of an all-reduce, or the first half of it where parameters are
+// gathered after the update.
 double beside_backward(const Links& links, const StepWork& work) {
   return reduce_scatter_time(links, work.gradient_bytes).total() * (work.zero ? 1 : 2);
 }

@@ -1,7 +1,7 @@
 // A model of training on many ranks: how long a step takes, from how long one rank was measured to compute.
 //
-// Ranks compute alike and add up their gradients (docs/scaling.md has the formulas). It knows bandwidths only: no latency,
-// no rank that is slower than the others, no congestion.
+// Ranks compute alike and add up their gradients (docs/scaling.md has the formulas). It knows bandwidths only: no
+// latency, no rank that is slower than the others, no congestion.
 #pragma once
 
 #include <cstdint>
@@ -59,12 +59,12 @@ struct StepPrediction {
 };
 StepPrediction predict_step(const Links& links, const StepWork& work);
 
-// Bytes of f32 gradient in the buckets that hold some of the first parameter of the store: the embedding, which is the head
-// too and so the last to be complete. Buckets of bucket_bytes cut the flat buffer from its beginning.
+// Bytes of f32 gradient in the buckets that hold some of the first parameter of the store: the embedding, which is the
+// head too and so the last to be complete. Buckets of bucket_bytes cut the flat buffer from its beginning.
 double tail_bytes(const ParameterStore& store, int64_t bucket_bytes);
 
-// How a step's windows are divided: global_batch, raised to the next multiple of `world` where it is none, and the largest
-// micro-batch up to `micro_batch` that divides a rank's share of it.
+// How a step's windows are divided: global_batch, raised to the next multiple of `world` where it is none, and the
+// largest micro-batch up to `micro_batch` that divides a rank's share of it.
 struct Batches {
   int64_t global_batch, micro_batch, micro_steps;
 };
@@ -72,8 +72,8 @@ Batches divide_batch(int64_t global_batch, int64_t micro_batch, int64_t world);
 
 // The least number of micro-steps with which the efficiency reaches `goal`: exposed time does not grow with them.
 int64_t micro_steps_for(const StepPrediction& prediction, const StepWork& work, double goal);
-// How many times as long a micro-step must be for its backward pass to hide all but the tail; 1 where it does already or no
-// length helps.
+// How many times as long a micro-step must be for its backward pass to hide all but the tail; 1 where it does already
+// or no length helps.
 double growth_that_hides(const Links& links, const StepWork& work);
 
 }  // namespace t6::train

@@ -9,8 +9,8 @@ namespace t6::train {
 // While alive, the first signal only sets a flag, for the loop to finish its step, save and exit with 128 + n; a second
 // one ends the process at once with that code. One object at a time, made before the threads that compute.
 //
-// They are taken by a thread of their own: products of oneDNN use the stack pointer for other things, and a handler that ran
-// on top of them would write into their data.
+// They are taken by a thread of their own: products of oneDNN use the stack pointer for other things, and a handler
+// that ran on top of them would write into their data.
 class StopSignals {
  public:
   StopSignals();

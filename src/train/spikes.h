@@ -64,15 +64,16 @@ struct SpikeVerdict {
   std::string text;      // for the log, or the error; empty when there is nothing to say
 };
 
-// Keeps, of the logarithms x of loss and of norm (their noise is relative), exponential means with weight a = 1 / window:
+// Keeps, of the logarithms x of loss and of norm (their noise is relative), exponential means with weight a = 1 /
+// window:
 //   d = x - mean;  mean += a d;  variance = (1 - a) (variance + a d^2)
 // with a = 1 / n for the first `window` values. Limits are exp(mean + sigma * deviation), the deviation being at least
 // kLeastDeviation, so that a run without noise has no spikes of rounding. They depend on earlier steps alone: known
 // before a step, the same on every rank.
 //
 // What was not applied leaves no trace in the statistics. A spike that was applied enters as kClip deviations above the
-// mean, no more: one alone changes little, but a level that stays is the new normal within some `window` steps. No clock
-// and no random number: a resumed detector goes on bit for bit.
+// mean, no more: one alone changes little, but a level that stays is the new normal within some `window` steps. No
+// clock and no random number: a resumed detector goes on bit for bit.
 class SpikeDetector {
  public:
   static constexpr double kLeastDeviation = 0.01, kClip = 3;
@@ -86,7 +87,8 @@ class SpikeDetector {
   // updated by it.
   bool observe(double loss, double norm, bool applied);
 
-  // "loss 9.31 (limit 4.02) leapt; gradient norm 1.21 (limit 1.37)", for a message about the next step; empty for no spike.
+  // "loss 9.31 (limit 4.02) leapt; gradient norm 1.21 (limit 1.37)", for a message about the next step; empty for no
+  // spike.
   std::string describe(double loss, double norm) const;
 
   // Whether a step may come to be not applied while the run goes on, or ends the run by limits: then the results of all

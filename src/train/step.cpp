@@ -142,8 +142,8 @@ void TrainingStep::forward_backward(const MicroBatch& batch) {
   backward(loss);
 }
 
-// The first micro-step runs as it is: products choose their algorithms, buffers grow. From then on all are the same, but
-// for the last one where others wait for its gradients.
+// The first micro-step runs as it is: products choose their algorithms, buffers grow. From then on all are the same,
+// but for the last one where others wait for its gradients.
 void TrainingStep::micro_step(int64_t index, const MicroBatch& batch) {
   const bool last = index == options_.micro_steps - 1;
   if (last) exchange_.begin();

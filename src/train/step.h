@@ -60,9 +60,9 @@ class TrainingStep {
   TrainingStep(const Transformer& model, AdamW& optimizer, const StepOptions& options, DataParallel parallel);
   ~TrainingStep();
 
-  // Update number `step`, counted from 1, by the mean or the sum of the gradients of the micro-batches that `next` hands
-  // out (called micro_steps times on each rank). Where loss or gradient norm is not finite nothing is applied, by this
-  // step and, as the host may learn of it late, unless options.skip_bad, by later ones.
+  // Update number `step`, counted from 1, by the mean or the sum of the gradients of the micro-batches that `next`
+  // hands out (called micro_steps times on each rank). Where loss or gradient norm is not finite nothing is applied, by
+  // this step and, as the host may learn of it late, unless options.skip_bad, by later ones.
   void run(int64_t step, double lr, const std::function<MicroBatch()>& next, const StepRequest& request = {});
 
   // Steps that were run and not finished; run() allows kMaxUnfinished of them.

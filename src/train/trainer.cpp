@@ -285,8 +285,8 @@ void Trainer::start_anew() {
   if (!config_.train.weights) model_.parameters().initialise(static_cast<uint64_t>(config_.run.seed));
 }
 
-// Of train.weights the parameters alone, whole on every rank: optimizer, data and step begin anew. A resumed run has its
-// own, so where they came from is kept with its checkpoints and not looked at again.
+// Of train.weights the parameters alone, whole on every rank: optimizer, data and step begin anew. A resumed run has
+// its own, so where they came from is kept with its checkpoints and not looked at again.
 void Trainer::begin_with_weights() {
   CheckpointPath where;
   together([&] {

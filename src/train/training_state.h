@@ -28,8 +28,8 @@ checkpoint::State training_state(const ParameterStore& store, const AdamW& optim
 // products read.
 void spread_loaded(const ParameterStore& store, const AdamW& optimizer, const DataParallel& parallel);
 
-// Error(usage), alike on all ranks, when a checkpoint of these states, each rank's own, would be cut into more parts than its
-// manifest takes; it names train.bucket_mb.
+// Error(usage), alike on all ranks, when a checkpoint of these states, each rank's own, would be cut into more parts
+// than its manifest takes; it names train.bucket_mb.
 void require_manifest_fits(const checkpoint::State& state, const DataParallel& parallel,
                            const checkpoint::Peers& peers);
 
@@ -63,7 +63,8 @@ std::vector<std::string> changed_model_keys(const RunConfig& before, const RunCo
 // Compares the facts of this start with those of the checkpoint it would go on from.
 //   must be equal      the model, run.seed, data.sampling, train.global_batch, train.accumulation, the training tokens
 //                      shard by shard (not where they lie); train.micro_batch where it decides what is drawn
-//                      (random_window), and times the ranks where it decides how gradients are scaled (sum): Error(checkpoint) naming what differs
+//                      (random_window), and times the ranks where it decides how gradients are scaled (sum):
+//                      Error(checkpoint) naming what differs
 //   may change, said   every other key that has a part in the numbers (steps, optimizer, schedule, precision, ...),
 //                      build, processor, libraries, threads and ranks: a warning with old and new values
 //   may change         run.dir, checkpoint, scores, logging

@@ -1,5 +1,5 @@
-// Models whose files and logits come from a run with transformers itself: imports compute those logits, exports give those
-// bytes. tests/data/interop/README.md says how they are made.
+// Models whose files and logits come from a run with transformers itself: imports compute those logits, exports give
+// those bytes. tests/data/interop/README.md says how they are made.
 #include <gtest/gtest.h>
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// What very many ranks, and very many parts, do to a checkpoint: reports of any length come together, and a manifest that would
-// be too large is known before anything is written.
+// What very many ranks, and very many parts, do to a checkpoint: reports of any length come together, and a manifest
+// that would be too large is known before anything is written.
 #include "checkpoint/limits.h"
 
 #include <gtest/gtest.h>

@@ -18,8 +18,8 @@ TEST(RemoteCode, IsTheFilesOfTheSources) {
   EXPECT_EQ(remote_code_files()[1].name, "modeling_t6.py");
 }
 
-// This suite runs no Python: scripts/interop.sh, when every test with every version of transformers has passed, notes with which
-// files. A change of one of them has to pass there before it passes here.
+// This suite runs no Python: scripts/interop.sh, when every test with every version of transformers has passed, notes
+// with which files. A change of one of them has to pass there before it passes here.
 TEST(RemoteCode, HasPassedWithTransformersAsItIs) {
   const auto passed =
       nlohmann::json::parse(io::read_text(io::fs::path(T6_SOURCE_DIR) / "tests/data/interop/remote_code.json"));

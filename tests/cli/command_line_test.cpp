@@ -1,6 +1,8 @@
 // The command line itself: help, version, tour, misspelt words, exit codes of what cannot be understood.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "cli/program.h"
 
 namespace t6::test {

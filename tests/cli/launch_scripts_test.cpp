@@ -1,4 +1,5 @@
-// scripts/launch: what slurm.sh does when the job's time is over or it is pre-empted, with an srun and an scontrol of the test.
+// scripts/launch: what slurm.sh does when the job's time is over or it is pre-empted, with an srun and an scontrol of
+// the test.
 #include <gtest/gtest.h>
 
 #include <csignal>

@@ -78,8 +78,8 @@ TEST_F(PlanCommand, OneGpuIsWhatWasMeasured) {
   EXPECT_EQ(run({"plan", "--config", "one.yaml", "--measured", "none.json"}).code, 6);
 }
 
-// mha small has 123,568,128 numbers besides padding: 0.49 GB of gradients, of them the embedding's 154.5 MB in five buckets
-// of 32 MiB. 8 GPUs at 475 GB/s add up a byte in 2 x 7/8 / 475e9 s.
+// mha small has 123,568,128 numbers besides padding: 0.49 GB of gradients, of them the embedding's 154.5 MB in five
+// buckets of 32 MiB. 8 GPUs at 475 GB/s add up a byte in 2 x 7/8 / 475e9 s.
 TEST_F(PlanCommand, EightGpusByHand) {
   const json answer = plan({"--gpus", "8", "--micro-ms", "40", "--micro-batch", "30"});
   EXPECT_EQ(answer.at("tail_bytes"), 5 * (32 << 20));

@@ -263,7 +263,9 @@ TEST_F(RunCommands, AWholeRunSaysItsMfuEverywhere) {
     EXPECT_LE(mfu, 1);
     // A step above the peak raises it for itself and for the later ones.
     const double peak_then = flops * pace / mfu;
-    if (mfu < 1) EXPECT_NEAR(peak_then / peak_before, 1, 1e-9);
+    if (mfu < 1) {
+      EXPECT_NEAR(peak_then / peak_before, 1, 1e-9);
+    }
     EXPECT_GE(peak_then, peak_before * (1 - 1e-9));
     peak_before = peak_then;
   }

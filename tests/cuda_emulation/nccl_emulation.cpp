@@ -1,9 +1,9 @@
 // NCCL between processes of one machine, through shared memory.
 //
 // Every pair of ranks has a pipe in each direction. A message begins with what it belongs to (operation, type, count,
-// root), and a rank that expects another fails, as does one whose peer has died or does not come for T6_EMULATED_NCCL_WAIT
-// seconds (30). Sums are formed in the order of ranks and rounded after each addition. Operations run when their lazy
-// stream does; one asked of a stream that does not wait for the device stops the program.
+// root), and a rank that expects another fails, as does one whose peer has died or does not come for
+// T6_EMULATED_NCCL_WAIT seconds (30). Sums are formed in the order of ranks and rounded after each addition. Operations
+// run when their lazy stream does; one asked of a stream that does not wait for the device stops the program.
 #include "nccl.h"
 
 #include <fcntl.h>
@@ -204,7 +204,8 @@ void run_of_all(const Operation& o) {
   const size_t world = static_cast<size_t>(c.world), me = static_cast<size_t>(c.rank);
   const size_t bytes = o.count * size_of(o.type);
   const Header header{o.kind, static_cast<int32_t>(o.type), o.root, ++c.number, o.count};
-  // Each of the parts that go to and come from others. Inputs and outputs may be one, so sums and gathers are formed aside.
+  // Each of the parts that go to and come from others. Inputs and outputs may be one, so sums and gathers are formed
+  // aside.
   const size_t sent = o.kind == Kind::reduce_scatter ? bytes * world : bytes;
   std::vector<unsigned char> mine(o.from, o.from + sent);
   std::vector<std::vector<unsigned char>> theirs(world, std::vector<unsigned char>(bytes));

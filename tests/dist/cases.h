@@ -22,8 +22,8 @@ void operations(const Rank& r);
 void many(const Rank& r);
 // Texts of unequal lengths, empty and with any byte.
 void texts(const Rank& r);
-// tree_all_reduce against its order written out. Rank 0 prints a hash of a sum of eight numbers an element that are spread
-// over the ranks as balanced trees.
+// tree_all_reduce against its order written out. Rank 0 prints a hash of a sum of eight numbers an element that are
+// spread over the ranks as balanced trees.
 void tree(const Rank& r);
 // Rank 1 comes a second late: the others' processor time meanwhile is small.
 void waiting(const Rank& r);

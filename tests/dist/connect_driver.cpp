@@ -1,5 +1,5 @@
-// One rank of the tests of connections: `connect_driver <case>` under mpirun, or with variables of torchrun. Ends as main of
-// t6 does: errors on standard error, unless another rank says them, and their exit code.
+// One rank of the tests of connections: `connect_driver <case>` under mpirun, or with variables of torchrun. Ends as
+// main of t6 does: errors on standard error, unless another rank says them, and their exit code.
 #include <chrono>
 #include <csignal>
 #include <cstdio>

@@ -1,6 +1,6 @@
 // One rank of a test of communicators: `driver <mpi|nccl> <cpu|cuda> <case>...` under mpirun runs the cases in turn and
-// compares every result with what this rank computes alone. Exit code 0: all held; otherwise a line on standard error says
-// what did not.
+// compares every result with what this rank computes alone. Exit code 0: all held; otherwise a line on standard error
+// says what did not.
 #include <cstdio>
 #include <cstdlib>
 #include <map>

@@ -1,5 +1,5 @@
-// The communicator over NCCL, and that over MPI for tensors on a GPU, on ranks that mpirun starts (driver.cpp). With the
-// emulated device the ranks are many and NCCL is emulated; on real GPUs there are as many ranks as GPUs.
+// The communicator over NCCL, and that over MPI for tensors on a GPU, on ranks that mpirun starts (driver.cpp). With
+// the emulated device the ranks are many and NCCL is emulated; on real GPUs there are as many ranks as GPUs.
 #include "dist/nccl.h"
 
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
-// Checkpoints: manifests (signed by the target, so that the fuzzer gets past the hash), what a resumed run reads in them,
-// and their HDF5 files. Refused with exit code 4, or written back as they were.
+// Checkpoints: manifests (signed by the target, so that the fuzzer gets past the hash), what a resumed run reads in
+// them, and their HDF5 files. Refused with exit code 4, or written back as they were.
 #include <array>
 #include <cmath>
 #include <cstring>

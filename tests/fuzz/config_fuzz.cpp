@@ -1,4 +1,5 @@
-// Configs as YAML files and as overrides: refused with exit code 2, or read into a config that its own YAML gives again.
+// Configs as YAML files and as overrides: refused with exit code 2, or read into a config that its own YAML gives
+// again.
 #include <filesystem>
 
 #include "base/io.h"

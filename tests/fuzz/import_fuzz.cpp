@@ -1,4 +1,5 @@
-// What t6 import reads: safetensors files, their index, config.json. Refused with exit code 4, or taken for what they say.
+// What t6 import reads: safetensors files, their index, config.json. Refused with exit code 4, or taken for what they
+// say.
 #include "checkpoint/model_card.h"
 #include "checkpoint/model_json.h"
 #include "checkpoint/weights_folder.h"

@@ -35,8 +35,8 @@ void read_all(const TokenShard& shard, std::string_view bytes, bool is_bin) {
   });
 }
 
-// 'r': the input as it is. Otherwise the first 13 bytes are a flag and the header's start, and what follows are ids; with
-// an even flag the header is made right.
+// 'r': the input as it is. Otherwise the first 13 bytes are a flag and the header's start, and what follows are ids;
+// with an even flag the header is made right.
 void run_bin(std::string_view input) {
   static MemoryFile file;
   std::string bytes(input);

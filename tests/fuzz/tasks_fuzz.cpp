@@ -1,4 +1,5 @@
-// Files of downstream tasks, and results of them: refused with exit code 3, or read into what can be asked and compared.
+// Files of downstream tasks, and results of them: refused with exit code 3, or read into what can be asked and
+// compared.
 #include "fuzz/fuzz_target.h"
 #include "train/tasks/prompts.h"
 #include "train/tasks/results.h"

@@ -62,7 +62,8 @@ bool known(uint32_t code_point, std::string_view character) {
 }
 
 void run_pretokenizer(std::string_view input) {
-  // What the pattern sees: U+FFFD for each byte that belongs to no character; ends[i] is where its i-th byte lies in ours.
+  // What the pattern sees: U+FFFD for each byte that belongs to no character; ends[i] is where its i-th byte lies in
+  // ours.
   std::string seen;
   std::vector<size_t> ends{0};
   bool comparable = true;

@@ -62,8 +62,8 @@ TEST(Counts, FlopsOfTpaOverMha) {
   }
 }
 
-// mha small, 2 windows in bf16: 24 heads x windows of 1,024 rows, dq in f32 of 64 and a number a row; with bits that repeat
-// the scores' gradient in bf16 in place of dq.
+// mha small, 2 windows in bf16: 24 heads x windows of 1,024 rows, dq in f32 of 64 and a number a row; with bits that
+// repeat the scores' gradient in bf16 in place of dq.
 TEST(Memory, CudnnWorksInWhatItsFrontendAsksFor) {
   const Transformer model(config_of(0, 0));
   MemoryOptions options{.micro_batch = 2, .compute = DType::bf16, .device = {Device::Kind::cuda, 0}};

@@ -1,4 +1,5 @@
-// Starts a program that the kernel holds to a promise: no network, no other program, no file written but below a folder.
+// Starts a program that the kernel holds to a promise: no network, no other program, no file written but below a
+// folder.
 #pragma once
 
 #include <filesystem>

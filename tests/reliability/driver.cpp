@@ -8,8 +8,8 @@
 //                         write and every new file fails
 //   T6_FULL_IN=PART       only where PART is in the path
 //   T6_FREE_BYTES=N       what the file system says is free
-//   T6_SPIN=RANK:OFFSET   the second time that a rank reads at this place of a file val_*.bin it never comes back; ranks are
-//                         mpirun's
+//   T6_SPIN=RANK:OFFSET   the second time that a rank reads at this place of a file val_*.bin it never comes back;
+//                         ranks are mpirun's
 //   T6_POISON=LIST        numbers that go bad, "loss|gradient|own:STEP:RANK:STEPS:VALUE" with semicolons between them
 //                         (support/poisoned_ranks.h); own: of the gradient, after the ranks have summed it
 //   T6_HANG=1             after SIGUSR2 no read of training data comes back: the process lives and does not go on

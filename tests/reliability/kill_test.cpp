@@ -16,8 +16,8 @@ using data::testing::read_file;
 
 class RunKill : public RunTest {
  protected:
-  // After a kill: only whole checkpoints are listed, and no more than one interval of steps is lost; of a run that saves
-  // beside the training, more only while the next checkpoint was being written, and never more than two.
+  // After a kill: only whole checkpoints are listed, and no more than one interval of steps is lost; of a run that
+  // saves beside the training, more only while the next checkpoint was being written, and never more than two.
   void expect_little_lost(const std::string& run, int64_t interval, bool beside = false) {
     expect_checkpoints_intact(run);
     expect_listed_intact(run);

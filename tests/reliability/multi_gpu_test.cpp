@@ -1,5 +1,6 @@
-// Whole runs on a GPU for each rank, which t6 launch starts and NCCL connects, with no MPI: the losses of one rank, sharded
-// checkpoints that another number of ranks goes on from, signals, a rank that dies, and launches that cannot work. Label multi_gpu.
+// Whole runs on a GPU for each rank, which t6 launch starts and NCCL connects, with no MPI: the losses of one rank,
+// sharded checkpoints that another number of ranks goes on from, signals, a rank that dies, and launches that cannot
+// work. Label multi_gpu.
 #include <gtest/gtest.h>
 
 #include <algorithm>

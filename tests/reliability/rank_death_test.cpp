@@ -1,5 +1,5 @@
-// R10, R11 for whole runs on several ranks: one dies or hangs, all end in time, one message says which and where, no process
-// is left; and launches that cannot work end at once.
+// R10, R11 for whole runs on several ranks: one dies or hangs, all end in time, one message says which and where, no
+// process is left; and launches that cannot work end at once.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -8,6 +8,7 @@
 #include <csignal>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <sstream>
 
 #include "base/rng.h"
@@ -50,6 +51,50 @@ class RunRankDeathHeavy : public RanksTest {
     expect_no_process_left();
   }
 
+  // How a rank is made to hang, and the parts of the message by which rank it is.
+  struct Hang {
+    int signal;
+    Environment environment;  // of the program with faults; empty: the program itself is started
+    std::function<int(int i, int world)> victim;
+    std::function<std::vector<std::string>(int victim)> parts;
+  };
+  // So many runs on 2 to 4 ranks, in each of which one hangs; how long after it the slowest ended, in seconds.
+  double hang_and_end(int hangs, const Philox& random, const Hang& how) {
+    Overrides watched = kEndless;
+    watched.push_back(fmt::format("run.watchdog={}s", kWatchdog));
+    double worst = 0;
+    for (int i = 0; i < hangs && !HasFailure(); ++i) {
+      const int world = 2 + (full_figures() ? i % 3 : 0), victim = how.victim(i, world);
+      SCOPED_TRACE(fmt::format("hang {}: rank {} of {}", i, victim, world));
+      const std::string run = fmt::format("run{}", i);
+      const auto start = [&] {
+        return how.environment.empty() ? start_ranks(world, run, watched)
+                                       : start_drivers(world, run, how.environment, watched);
+      };
+      const auto step = static_cast<int64_t>(5 + random.below(static_cast<uint64_t>(i), 60));
+      pid_t launcher = start();
+      // Where the machine does so much else that the start alone takes longer than the watchdog allows: again.
+      for (int attempt = 1; !strike(launcher, run, victim, how.signal, step); ++attempt) {
+        const Outcome outcome = given_up(launcher);
+        if (attempt == 5) ADD_FAILURE() << outcome.err;
+        if (attempt == 5) return worst;
+        fs::remove_all(run_folder(run));
+        launcher = start();
+      }
+      const double struck = seconds_now();
+      const Outcome outcome = finish(launcher);
+      const double took = seconds_now() - struck;
+      worst = std::max(worst, took);
+      expect_end(outcome, {fmt::format("rank {} on {}", victim, host())});
+      for (const std::string& part : how.parts(victim)) EXPECT_TRUE(contains(outcome.err, part)) << outcome.err;
+      EXPECT_LE(took, kWatchdog + (kSanitized || !full_figures() ? 15 : 5));
+      expect_checkpoints_intact(run);
+      fs::remove_all(run_folder(run));
+    }
+    return worst;
+  }
+
+  static constexpr int kWatchdog = 5;  // seconds
   static inline const Overrides kEndless = {"train.steps=100000000", "schedule.kind=constant", "checkpoint.every=20",
                                             "evaluation.every=0", "logging.every=1000"};
 };
@@ -84,55 +129,28 @@ TEST_F(RunRankDeathHeavy, ADeadRankEndsTheRun) {
     if (HasFailure()) return;
     fs::remove_all(run_folder(run));
   }
-  measured(
-      "R10",
-      "{0} of {0} deaths of a rank in whole runs on {1} ranks ended all of them with exit 7, the slowest "
-      "{2:.1f} s "
-      "later; one message with rank, host and step, a line of the launcher with the signal {3} times, no process left",
-      deaths, full_figures() ? "2 to 4" : "2", worst, said);
+  measured("R10",
+           "{0} of {0} deaths of a rank in whole runs on {1} ranks ended all of them with exit 7, the slowest "
+           "{2:.1f} s later; one message with rank, host and step, a line of the launcher with the signal {3} times, "
+           "no process left",
+           deaths, full_figures() ? "2 to 4" : "2", worst, said);
 }
 
 TEST_F(RunRankDeathHeavy, AHangingRankEndsTheRun) {
-  constexpr int kWatchdog = 5;
   const int hangs = figure(2, 20);
-  const Philox random(22, RngPurpose::test);
-  Overrides watched = kEndless;
-  watched.push_back(fmt::format("run.watchdog={}s", kWatchdog));
-  double worst = 0;
-  for (int i = 0; i < hangs; ++i) {
-    const int world = 2 + (full_figures() ? i % 3 : 0), victim = i % world;
-    SCOPED_TRACE(fmt::format("hang {}: rank {} of {}", i, victim, world));
-    const std::string run = fmt::format("run{}", i);
-    const auto step = static_cast<int64_t>(5 + random.below(static_cast<uint64_t>(i), 60));
-    pid_t launcher = start_ranks(world, run, watched);
-    // Where the machine does so much else that the start alone takes longer than the watchdog allows: again.
-    for (int attempt = 1; !strike(launcher, run, victim, SIGSTOP, step); ++attempt) {
-      const Outcome outcome = given_up(launcher);
-      ASSERT_LT(attempt, 5) << outcome.err;
-      fs::remove_all(run_folder(run));
-      launcher = start_ranks(world, run, watched);
-    }
-    const double struck = seconds_now();
-    const Outcome outcome = finish(launcher);
-    const double took = seconds_now() - struck;
-    worst = std::max(worst, took);
-    expect_end(outcome, {fmt::format("rank {} on {}", victim, host()), "it sends nothing",
-                         victim == 0 ? "which was at step " : "hangs, last seen at step "});
-    // Rank 0 knows of all; where it is gone, the lowest of the others speaks for itself.
-    if (victim == 0) {
-      EXPECT_TRUE(contains(outcome.err, fmt::format("this is said by rank 1 on {}", host()))) << outcome.err;
-    } else {
-      EXPECT_TRUE(contains(outcome.err, "arrived at step ")) << outcome.err;
-    }
-    EXPECT_LE(took, kWatchdog + (kSanitized || !full_figures() ? 15 : 5));
-    expect_checkpoints_intact(run);
-    if (HasFailure()) return;
-    fs::remove_all(run_folder(run));
-  }
+  const Hang stopped{.signal = SIGSTOP,
+                     .environment = {},
+                     .victim = [](int i, int world) { return i % world; },
+                     // Rank 0 knows of all; where it is gone, the lowest of the others speaks for itself.
+                     .parts = [this](int victim) -> std::vector<std::string> {
+                       const std::string rank_1 = fmt::format("this is said by rank 1 on {}", host());
+                       if (victim == 0) return {"it sends nothing", "which was at step ", rank_1};
+                       return {"it sends nothing", "hangs, last seen at step ", "arrived at step "};
+                     }};
+  const double worst = hang_and_end(hangs, Philox(22, RngPurpose::test), stopped);
   measured(
       "R11",
-      "{0} of {0} stopped ranks in whole runs on {1} ranks ended all with exit 7, the slowest after {2:.1f} "
-      "s with a "
+      "{0} of {0} stopped ranks in whole runs on {1} ranks ended all with exit 7, the slowest after {2:.1f} s with a "
       "watchdog of {3} s; one message names who hangs and (but for rank 0 itself) who arrived where, no process left",
       hangs, full_figures() ? "2 to 4" : "2", worst, kWatchdog);
 }
@@ -166,37 +184,14 @@ TEST_F(RunRankDeathHeavy, ARankThatSpinsInAValidationIsNamed) {
 
 // A rank that lives and does not go on, as when its storage does not answer.
 TEST_F(RunRankDeathHeavy, ARankThatLivesAndHangsEndsTheRun) {
-  constexpr int kWatchdog = 5;
   const int hangs = figure(2, 20);
-  const Philox random(23, RngPurpose::test);
-  Overrides watched = kEndless;
-  watched.push_back(fmt::format("run.watchdog={}s", kWatchdog));
-  double worst = 0;
-  for (int i = 0; i < hangs; ++i) {
-    const int world = 2 + (full_figures() ? i % 3 : 0), victim = (i + 1) % world;
-    SCOPED_TRACE(fmt::format("hang {}: rank {} of {}", i, victim, world));
-    const std::string run = fmt::format("run{}", i);
-    const auto step = static_cast<int64_t>(5 + random.below(static_cast<uint64_t>(i), 60));
-    const Environment hangs_on_signal{{"T6_HANG", "1"}};
-    pid_t launcher = start_drivers(world, run, hangs_on_signal, watched);
-    for (int attempt = 1; !strike(launcher, run, victim, SIGUSR2, step); ++attempt) {  // as above
-      const Outcome outcome = given_up(launcher);
-      ASSERT_LT(attempt, 5) << outcome.err;
-      fs::remove_all(run_folder(run));
-      launcher = start_drivers(world, run, hangs_on_signal, watched);
-    }
-    const double struck = seconds_now();
-    const Outcome outcome = finish(launcher);
-    const double took = seconds_now() - struck;
-    worst = std::max(worst, took);
-    expect_end(outcome,
-               {fmt::format("rank {} on {}", victim, host()), "hangs at step ", "it lives and does not go on"});
-    EXPECT_TRUE(contains(outcome.err, " arrived at step ")) << outcome.err;
-    EXPECT_LE(took, kWatchdog + (kSanitized || !full_figures() ? 15 : 5));
-    expect_checkpoints_intact(run);
-    if (HasFailure()) return;
-    fs::remove_all(run_folder(run));
-  }
+  const Hang alive{.signal = SIGUSR2,
+                   .environment = {{"T6_HANG", "1"}},
+                   .victim = [](int i, int world) { return (i + 1) % world; },
+                   .parts = [](int) -> std::vector<std::string> {
+                     return {"hangs at step ", "it lives and does not go on", " arrived at step "};
+                   }};
+  const double worst = hang_and_end(hangs, Philox(23, RngPurpose::test), alive);
   measured(
       "R11",
       "{0} of {0} ranks that lived and did not go on, in whole runs on {1} ranks, ended all with exit 7, the slowest "
@@ -303,8 +298,8 @@ TEST_F(RunBadLaunchHeavy, RanksWithOtherBuilds) {
   expect_refused(outcome, {fmt::format("rank 1 on {}", host()), "another build of t6 than rank 0"});
 }
 
-// MPI tells the ranks where to meet, at a port that the system chose: what others listen at is in nobody's way. (Ranks that
-// meet at a port of the user's choice have GPUs: multi_gpu_test.cpp.)
+// MPI tells the ranks where to meet, at a port that the system chose: what others listen at is in nobody's way. (Ranks
+// that meet at a port of the user's choice have GPUs: multi_gpu_test.cpp.)
 TEST_F(RunBadLaunchHeavy, UnderMpiNoPortCanBeInUse) {
   const dist::Socket taken = dist::listen_at({"127.0.0.1", 0});
   const std::vector<std::string> words = rank_words(T6_PROGRAM, {"train.steps=2", "schedule.warmup_steps=1"});

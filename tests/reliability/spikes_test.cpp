@@ -1,5 +1,5 @@
-// R14, R15 for whole runs: steps that leap or are not finite are logged, skipped or end the run, on all ranks alike; what is
-// skipped survives a kill bit for bit.
+// R14, R15 for whole runs: steps that leap or are not finite are logged, skipped or end the run, on all ranks alike;
+// what is skipped survives a kill bit for bit.
 #include <csignal>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -15,8 +15,8 @@ namespace {
 
 using data::testing::read_file;
 
-// The driver's run, whose losses or gradients go bad at certain steps. A window that is short enough for 60 steps, and a
-// learning rate at which nothing else leaps.
+// The driver's run, whose losses or gradients go bad at certain steps. A window that is short enough for 60 steps, and
+// a learning rate at which nothing else leaps.
 class RunSpikes : public RunTest {
  protected:
   static Overrides with(const Overrides& more) {

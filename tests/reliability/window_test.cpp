@@ -19,8 +19,8 @@ constexpr int64_t kWindows = 1999 / kContext + 1499 / kContext, kGlobalBatch = 4
 constexpr int64_t kEnd = kEpochs * kWindows / kGlobalBatch;
 static_assert(kWindows * kEpochs % kGlobalBatch == 0);
 
-// The windows of the training shards that one rank read, in order: readers=1 reads them as they are used, and some ahead
-// that are not.
+// The windows of the training shards that one rank read, in order: readers=1 reads them as they are used, and some
+// ahead that are not.
 std::vector<Place> reads(const fs::path& file) {
   std::vector<Place> all;
   std::istringstream lines(read_file(file));

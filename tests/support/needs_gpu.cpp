@@ -1,5 +1,5 @@
-// Part of every test program that may run on the GPU: where its tests were asked to (T6_TEST_DEVICE=cuda) and none is there,
-// all of them are skipped, and say so as CTest reads it.
+// Part of every test program that may run on the GPU: where its tests were asked to (T6_TEST_DEVICE=cuda) and none is
+// there, all of them are skipped, and say so as CTest reads it.
 #include <gtest/gtest.h>
 
 #include <cstdio>

@@ -1,4 +1,5 @@
-// A communicator that makes one number of one rank not finite on its way to the others: what a rank gets that computed it.
+// A communicator that makes one number of one rank not finite on its way to the others: what a rank gets that computed
+// it.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +22,8 @@ struct Poison {
   bool told = true;  // control: false makes the number bad on this rank alone, after the sum
 };
 
-// Knows the collectives of a training step by their dtype: losses are gathered in f64, once a step; gradients are summed
-// in f32. `done`: steps before its first.
+// Knows the collectives of a training step by their dtype: losses are gathered in f64, once a step; gradients are
+// summed in f32. `done`: steps before its first.
 class PoisonedRank final : public dist::Communicator {
  public:
   PoisonedRank(dist::Communicator& real, std::vector<Poison> poisons, int64_t done = 0)

@@ -64,8 +64,8 @@ inline pid_t start_program(const char* program, const std::vector<std::string>& 
   ::_exit(99);
 }
 
-// Waits for `child`, which start_program() gave at `started` (of seconds_now()). The outputs are those of the program that
-// was started last in the folder.
+// Waits for `child`, which start_program() gave at `started` (of seconds_now()). The outputs are those of the program
+// that was started last in the folder.
 inline Outcome finish_program(pid_t child, const std::filesystem::path& folder, double started) {
   Outcome outcome;
   int status = 0;

@@ -20,7 +20,8 @@ struct RankBoard {
   std::vector<std::string> texts;
 };
 
-// Sums in the order of ranks, in f64 (so that 2 ranks and 1 agree to rounding). Every operation is done when it returns.
+// Sums in the order of ranks, in f64 (so that 2 ranks and 1 agree to rounding). Every operation is done when it
+// returns.
 class ThreadRank final : public dist::Communicator {
  public:
   ThreadRank(RankBoard& board, const dist::Ranks& ranks) : Communicator(ranks), board_(board) {}

@@ -1,5 +1,5 @@
-// When gradients leave a rank: bucket by bucket from the last one, while the backward pass still runs, and only in the last
-// micro-step.
+// When gradients leave a rank: bucket by bucket from the last one, while the backward pass still runs, and only in the
+// last micro-step.
 #include "train/gradient_exchange.h"
 
 #include <gtest/gtest.h>
@@ -104,8 +104,8 @@ TEST_P(GradientExchange, SendsEachBucketOnceFromTheLastInTheLastMicroStepAlone) 
   EXPECT_EQ(sent, expected);
 }
 
-// The embedding, first in the buffer, is complete when the backward pass ends: what was sent while it was not yet was sent
-// beside that pass.
+// The embedding, first in the buffer, is complete when the backward pass ends: what was sent while it was not yet was
+// sent beside that pass.
 TEST_P(GradientExchange, AllButTheEmbeddingLeaveBeforeBackwardEnds) {
   const DataParallel parallel = this->parallel();
   step(parallel);

@@ -1,5 +1,5 @@
-// The estimate against what tensors take in training: gradients of a tree of micro-steps, and the copy that an asynchronous
-// save writes, among them.
+// The estimate against what tensors take in training: gradients of a tree of micro-steps, and the copy that an
+// asynchronous save writes, among them.
 #include <gtest/gtest.h>
 
 #include <array>

@@ -1,4 +1,5 @@
-// R14: a loss or gradient that is not finite on one rank is applied by none, whatever the step, the rank and the number.
+// R14: a loss or gradient that is not finite on one rank is applied by none, whatever the step, the rank and the
+// number.
 #include <gtest/gtest.h>
 
 #include <algorithm>

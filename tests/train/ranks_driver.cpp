@@ -1,5 +1,5 @@
-// One rank of a short training on GPUs (train_ranks.h) that a launcher started: `ranks_driver [zero] [bf16] [tree] [graph]`.
-// Rank 0 writes what came of it, which must be the same on all ranks, the weights as a hash:
+// One rank of a short training on GPUs (train_ranks.h) that a launcher started: `ranks_driver [zero] [bf16] [tree]
+// [graph]`. Rank 0 writes what came of it, which must be the same on all ranks, the weights as a hash:
 //   trained over COMMUNICATOR LOSS... | NORM... | HASH
 #include <chrono>
 #include <cstdio>

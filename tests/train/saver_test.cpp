@@ -144,8 +144,8 @@ TEST_F(SaverAsync, WithoutItStartReturnsWhenTheFileIsWritten) {
   expect_saved(1, model);
 }
 
-// R23: a thread that reads the tensors themselves, as a saver without a copy would, saves a mixture that does not even fit
-// its hashes: the first test would see it.
+// R23: a thread that reads the tensors themselves, as a saver without a copy would, saves a mixture that does not even
+// fit its hashes: the first test would see it.
 TEST_F(SaverAsync, ControlWithoutACopyWhatWasThereIsLost) {
   Model model(1);
   const Model before(1);

@@ -52,7 +52,8 @@ TEST(SpikeDetector, NoFalseAlarmInTwentyThousandSteps) {
   }
 }
 
-// Once the loss no longer plunges: loss spikes of 40 % upwards, norm spikes of factor 8 upwards; some of two steps in a row.
+// Once the loss no longer plunges: loss spikes of 40 % upwards, norm spikes of factor 8 upwards; some of two steps in a
+// row.
 TEST(SpikeDetector, AllOfTwentySpikesAreFoundAndNothingElse) {
   for (const bool applied : {true, false}) {
     const Philox random(6, RngPurpose::test);

@@ -31,7 +31,8 @@ struct TrainedRank {
   bool operator==(const TrainedRank&) const = default;
 };
 
-// Micro-batch i of step s is the same for every number of ranks. Targets follow from tokens: there is something to learn.
+// Micro-batch i of step s is the same for every number of ranks. Targets follow from tokens: there is something to
+// learn.
 inline train::MicroBatch batch_of(int64_t step, int64_t index) {
   const Tensor tokens = random_tokens(2, 9, 37, static_cast<uint64_t>(1000 * step + index));
   const Tensor targets = tokens.clone();

@@ -15,8 +15,8 @@ namespace {
 
 constexpr double kInnerNormEps = 1e-6;
 
-// q = W_qb norm(W_qa n), a head (nope | rope); W_kva n = (c | k_rope); W_kvb norm(c), a head (k nope | v). W_qa and W_kva
-// are one product, so that the gradient of n is one sum, rounded once.
+// q = W_qb norm(W_qa n), a head (nope | rope); W_kva n = (c | k_rope); W_kvb norm(c), a head (k nope | v). W_qa and
+// W_kva are one product, so that the gradient of n is one sum, rounded once.
 class LatentAttention : public Attention {
  public:
   LatentAttention(ParameterStore& store, const std::string& prefix, const AttentionShape& s, const mla::Options& o);

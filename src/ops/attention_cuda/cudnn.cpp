@@ -198,8 +198,8 @@ class Engine {
     return status != cudaStreamCaptureStatusNone;
   }
 
-  // Plans run one after another on one stream and share one block, as large as the largest of them asks. A captured graph
-  // keeps the address it was captured with: that block stays when a larger one takes its place.
+  // Plans run one after another on one stream and share one block, as large as the largest of them asks. A captured
+  // graph keeps the address it was captured with: that block stays when a larger one takes its place.
   void* workspace_for(const Plan& plan) {
     if (plan.workspace == 0) return nullptr;
     if (workspace_ == nullptr || workspace_->bytes() < plan.workspace) {

@@ -17,7 +17,8 @@ const Library& library();
 
 // False, with nothing done, where cuDNN is not there or does not take these arguments: bf16, no offset, as many keys as
 // queries, widths divisible by 8. Each shape is prepared at its first call, which must not be captured in a graph; all
-// shapes share one block of working memory. Where `required`, Error(usage) in place of false when cuDNN should have taken them.
+// shapes share one block of working memory. Where `required`, Error(usage) in place of false when cuDNN should have
+// taken them.
 bool attention(const AttentionArgs& args, bool required);
 bool attention_backward(const AttentionBackwardArgs& args, bool deterministic, bool required);
 

@@ -7,8 +7,9 @@ namespace {
 
 using namespace tiles;
 
-// Block (x, y, z): a tile of queries of head y of sequence z, against one tile of keys after the other. Per row it keeps
-// the largest score, the sum of exponentials and the sum of values under that largest score, all in powers of two.
+// Block (x, y, z): a tile of queries of head y of sequence z, against one tile of keys after the other. Per row it
+// keeps the largest score, the sum of exponentials and the sum of values under that largest score, all in powers of
+// two.
 template <class T, int N, int kPacks>
 __global__ void __launch_bounds__(kThreads) attention_forward_kernel(AttentionArgs a) {
   constexpr int kRows = N * kSide;

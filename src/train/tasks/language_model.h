@@ -26,9 +26,9 @@ class LanguageModel {
   virtual std::vector<std::vector<Likelihood>> score(std::span<const Sequence* const> batch, bool likeliest) const = 0;
 };
 
-// Sequences are padded at their right, where no position that counts looks. Log probabilities are over all columns of the
-// vocabulary, padded ids among them, each in f32, and summed in f64. Logits exist for a part of the rows that count at a
-// time.
+// Sequences are padded at their right, where no position that counts looks. Log probabilities are over all columns of
+// the vocabulary, padded ids among them, each in f32, and summed in f64. Logits exist for a part of the rows that count
+// at a time.
 class ScoredTransformer final : public LanguageModel {
  public:
   explicit ScoredTransformer(const Transformer& model) : model_(model) {}  // which outlives it

@@ -36,8 +36,8 @@ std::string mmlu_preamble(std::string_view subject);
 Question lambada(std::string_view text);
 Question last_word(std::string_view context, std::string_view word);
 
-// A question that is a text already (llm-foundry's rows: query, choices, gold), brought to the same form: "Passage: " of
-// boolq is dropped, and where the answer follows "Answer:" that is put behind it unless it is there.
+// A question that is a text already (llm-foundry's rows: query, choices, gold), brought to the same form: "Passage: "
+// of boolq is dropped, and where the answer follows "Answer:" that is put behind it unless it is there.
 Question ready_made(TaskName task, std::string_view query, const std::vector<std::string>& choices, size_t gold);
 
 // Python's len() of a text: code points; a byte that belongs to none counts one.

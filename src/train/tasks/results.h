@@ -1,9 +1,9 @@
 // Results of a task, an item a line, in a file that can be gone on with; and what is reported of them.
 //
-//   {"kind":"t6-scores","version":1,"task":"arc_easy","checkpoint":…,"file":…,"shots":0,…}          what was asked of whom
+//   {"kind":"t6-scores","version":1,"task":"arc_easy","checkpoint":…,"file":…,"shots":0,…}    what was asked of whom
 //   {"item":0,"gold":2,"scores":[-12.5,…],"correct":true,"correct_norm":false,"prompt":"0123456789abcdef"}
-// scores: log probability of every choice, nats. The same model, file and settings give the same bytes, on any number of
-// ranks and however often it was interrupted, on the same device with as many CPU threads a rank.
+// scores: log probability of every choice, nats. The same model, file and settings give the same bytes, on any number
+// of ranks and however often it was interrupted, on the same device with as many CPU threads a rank.
 #pragma once
 
 #include <cstdint>
@@ -49,10 +49,10 @@ nlohmann::ordered_json to_json(const TaskScore& score);
 // One file of results, which no other process writes meanwhile. For one rank.
 class ResultsFile {
  public:
-  // Opens `folder`/<task>.jsonl (both made when missing), whose first line is to be `header`. What it holds of `prompts`
-  // (hashes by item) is kept in whole blocks of `block` items, a torn end is cut off. Error(data) when it is of another
-  // header, naming the first key that differs, or when a line is not what it should be; Error(io) when another process
-  // writes it.
+  // Opens `folder`/<task>.jsonl (both made when missing), whose first line is to be `header`. What it holds of
+  // `prompts` (hashes by item) is kept in whole blocks of `block` items, a torn end is cut off. Error(data) when it is
+  // of another header, naming the first key that differs, or when a line is not what it should be; Error(io) when
+  // another process writes it.
   ResultsFile(const std::filesystem::path& folder, TaskName task, const nlohmann::ordered_json& header,
               std::span<const std::string> prompts, size_t block);
 

@@ -64,8 +64,8 @@ class Block {
     std::vector<size_t> lengths;
     for (const Work& work : work_) lengths.push_back(work.sequence->input.size());
     const auto batches = batches_of(lengths, batch_tokens, static_cast<size_t>(model.multiple()));
-    // Log probabilities, then whether they are the likeliest. Where another rank knows it stays zero, and adding zeros is
-    // exact.
+    // Log probabilities, then whether they are the likeliest. Where another rank knows it stays zero, and adding zeros
+    // is exact.
     std::vector<double> found(2 * slots_, 0);
     const auto rank = static_cast<size_t>(communicator.rank()), world = static_cast<size_t>(communicator.world());
     for (size_t first = 0; first < batches.size(); first += world) {

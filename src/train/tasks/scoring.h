@@ -1,4 +1,5 @@
-// Asks a model a whole task: items in blocks, sequences of a block in batches by length, batches in turn over the ranks.
+// Asks a model a whole task: items in blocks, sequences of a block in batches by length, batches in turn over the
+// ranks.
 #pragma once
 
 #include <cstdint>
@@ -53,8 +54,8 @@ struct ScoringOptions {
 inline constexpr size_t kBlockItems = 512;
 
 // Results of every item, in order: the same on all ranks, and bit for bit for any number of them of as many CPU threads
-// each. Shows a progress bar with the task's name. Error(numeric) when a score is not finite; Error(data) when ranks have read different files, or `out`
-// holds results of something else.
+// each. Shows a progress bar with the task's name. Error(numeric) when a score is not finite; Error(data) when ranks
+// have read different files, or `out` holds results of something else.
 std::vector<ItemResult> score_task(const LanguageModel& model, const PreparedTask& task, const ScoringOptions& options,
                                    dist::Communicator& communicator);
 

@@ -12,9 +12,9 @@
 
 namespace t6::train {
 
-// What comes before each of `questions`: its preamble, and `shots` examples of the same subject out of `pool`, or of the
-// other questions when that is empty, never the one asked nor one with the same prompts. They are drawn by (seed, task, item)
-// alone; mmlu takes the first ones of its pool. The questions and the pool must outlive it.
+// What comes before each of `questions`: its preamble, and `shots` examples of the same subject out of `pool`, or of
+// the other questions when that is empty, never the one asked nor one with the same prompts. They are drawn by (seed,
+// task, item) alone; mmlu takes the first ones of its pool. The questions and the pool must outlive it.
 class Shots {
  public:
   // `source`: the file, for messages.

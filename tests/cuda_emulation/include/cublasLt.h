@@ -2,9 +2,9 @@
 // rules are the library's; only what this project uses is here: column-major matrices, f32 arithmetic, no epilogues, no
 // batches.
 //
-// The heuristic suggests up to three algorithms by its preferences (workspace, reduction schemes, alignment). They sum k
-// in different orders, so that results tell which of them ran. Where in-place reduction is not masked out it comes first,
-// and its order of summation changes from call to call: a product that lets it in is seen not to repeat.
+// The heuristic suggests up to three algorithms by its preferences (workspace, reduction schemes, alignment). They sum
+// k in different orders, so that results tell which of them ran. Where in-place reduction is not masked out it comes
+// first, and its order of summation changes from call to call: a product that lets it in is seen not to repeat.
 #pragma once
 
 #include <cstddef>

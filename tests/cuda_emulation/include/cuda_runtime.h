@@ -3,8 +3,8 @@
 // Kernels run on the CPU, block by block, every thread of a block as a fiber of its own. Barriers and warp operations
 // switch fibers, so the arithmetic, the indexing and the synchronisation of a kernel are those of the GPU; its timing,
 // its memory model and its tensor cores are not. A barrier that some threads of the block never reach, a warp operation
-// with lanes that have exited, a pack off its alignment, or a launch beyond the limits of sm_80 stops the program with a
-// message; the sanitizers see every access.
+// with lanes that have exited, a pack off its alignment, or a launch beyond the limits of sm_80 stops the program with
+// a message; the sanitizers see every access.
 //
 // Only what this project uses is here.
 #pragma once
@@ -265,8 +265,8 @@ cudaError_t cudaRuntimeGetVersion(int* version);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaDeviceSynchronize();
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
-// A stream with a priority is lazy: what is asked of it runs when somebody waits for it, and no sooner. So a wait that is
-// missing shows.
+// A stream with a priority is lazy: what is asked of it runs when somebody waits for it, and no sooner. So a wait that
+// is missing shows.
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int priority);
 cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);

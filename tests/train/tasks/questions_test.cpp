@@ -1,4 +1,5 @@
-// Rows of every form become the prompts of lm-evaluation-harness, letter for letter; bad files are refused by line and key.
+// Rows of every form become the prompts of lm-evaluation-harness, letter for letter; bad files are refused by line and
+// key.
 #include <gtest/gtest.h>
 
 #include <algorithm>

@@ -1,4 +1,5 @@
-// Scores of tasks: tokens and windows, log probabilities against a composed reference, ranks, interruptions, comparisons.
+// Scores of tasks: tokens and windows, log probabilities against a composed reference, ranks, interruptions,
+// comparisons.
 #include "train/tasks/scoring.h"
 
 #include <gtest/gtest.h>
