@@ -93,22 +93,17 @@ int run(int argc, char** argv) {
   try {
     std::vector<std::string> words = context.arguments;
     context.launched = take_launched_command(words);
-    words = join_lists(root, words);
-    std::vector<const char*> own;
-    for (const std::string& word : words) own.push_back(word.c_str());
-    root.parse(static_cast<int>(own.size()), own.data());
+    parse(root, words);
+    if (const std::function<int()> action = context.action) {
+      if (context.quiet) log::start(true);
+      return action();
+    }
   } catch (const CLI::CallForVersion&) {
     print(version_text());
     return 0;
   } catch (const CLI::CallForHelp&) {
     print(help_text(innermost(root)));
     return 0;
-  } catch (const CLI::ParseError& error) {
-    fail(ExitCode::usage, "{}", explain(root, error));
-  }
-  if (context.action) {
-    if (context.quiet) log::start(true);
-    return context.action();
   }
   if (argc == 1) {
     print(tour());

@@ -11,6 +11,7 @@
 #include "base/config_scalar.h"
 #include "base/config_tree.h"
 #include "base/error.h"
+#include "cli/help.h"
 
 namespace t6::cli {
 namespace {
@@ -164,6 +165,21 @@ std::vector<std::string> join_lists(CLI::App& root, const std::vector<std::strin
     }
   }
   return joined;
+}
+
+void parse(CLI::App& root, const std::vector<std::string>& words) {
+  const std::vector<std::string> joined = join_lists(root, words);
+  std::vector<const char*> argv;
+  for (const std::string& word : joined) argv.push_back(word.c_str());
+  try {
+    root.parse(static_cast<int>(argv.size()), argv.data());
+  } catch (const CLI::CallForVersion&) {
+    throw;
+  } catch (const CLI::CallForHelp&) {
+    throw;
+  } catch (const CLI::ParseError& error) {
+    fail(ExitCode::usage, "{}", explain(root, error));
+  }
 }
 
 CLI::Option* detail::add_list(CLI::App* command, const std::string& name, const std::string& purpose,

@@ -33,6 +33,10 @@ CLI::Option* add_list(CLI::App* command, const std::string& name, std::vector<T>
 // itself gathers takes positional arguments, too.
 std::vector<std::string> join_lists(CLI::App& root, const std::vector<std::string>& words);
 
+// Reads a command line, the program's name first. Error(usage) with what was not understood, what may have been meant
+// and where to read on; CLI::CallForHelp, CLI::CallForVersion.
+void parse(CLI::App& root, const std::vector<std::string>& words);
+
 // Adds RUN, the checkpoint a command reads.
 void add_run(CLI::App* command, std::string& run);
 

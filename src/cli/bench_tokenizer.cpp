@@ -75,7 +75,7 @@ void add_bench_tokenizer(CLI::App& group, Context& context) {
   CLI::App* command = add_command(group, "tokenizer", "how fast a tokenizer encodes on one core",
                                   "  t6 bench tokenizer book.txt --tokenizer tokenizer.tiktoken\n  t6 bench tokenizer");
   auto options = options_for<Options>(command, context, &run);
-  command->add_option("TEXT", options->text, "text file, also .gz and .zst; without it prose is made up");
+  command->add_option("TEXT", options->text, "text file, also .gz, .zst and .bz2; without it prose is made up");
   command
       ->add_option("--tokenizer", options->tokenizer,
                    "tokenizer file; without it one is learnt from the text's beginning")

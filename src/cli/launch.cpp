@@ -41,7 +41,7 @@ struct Options {
   By by = By::automatic;
   std::vector<std::string> words;  // for the help; what was given is context->launched
   const Context* context = nullptr;
-  const CLI::App* root = nullptr;
+  CLI::App* root = nullptr;
 };
 
 // What is left of a run when a rank has failed: first the others end by themselves, then they are asked, then made to.
@@ -264,8 +264,16 @@ void require_divisible(const Options& options) {
        config::quote(words[0]), close.empty() ? "" : "; did you mean " + close + "?");
 }
 
+// Said once, before there are ranks that would each say it. Asked for help it gives that.
+void require_understood(const Options& options) {
+  std::vector<std::string> words{"t6"};
+  words.insert(words.end(), options.context->launched.begin(), options.context->launched.end());
+  parse(*options.root, words);
+}
+
 int run(const Options& options) {
   require_divisible(options);
+  require_understood(options);
   std::vector<std::string> words{std::filesystem::read_symlink("/proc/self/exe").string()};
   words.insert(words.end(), options.context->launched.begin(), options.context->launched.end());
 

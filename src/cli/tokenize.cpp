@@ -88,7 +88,7 @@ void add_tokenize(CLI::App& root, Context& context) {
                                   "  zcat corpus.jsonl.gz | t6 tokenize --tokenizer gpt2.tiktoken --out data/web "
                                   "--format jsonl -");
   auto options = options_for<Options>(command, context, &run);
-  command->add_option("INPUT", options->inputs, "text or JSONL files, also .gz and .zst; - for standard input")
+  command->add_option("INPUT", options->inputs, "text or JSONL files, also .gz, .zst and .bz2; - for standard input")
       ->required();
   command->add_option("--tokenizer", options->tokenizer, ".tiktoken, tokenizer.json, or vocab.json beside merges.txt")
       ->type_name("FILE")

@@ -118,7 +118,7 @@ void add_tokenizer(CLI::App& root, Context& context) {
     auto options = options_for<TrainOptions>(command, context, &train);
     command
         ->add_option("--input", options->inputs,
-                     "text or JSONL files, also .gz and .zst; - for standard input; several may follow")
+                     "text or JSONL files, also .gz, .zst and .bz2; - for standard input; several may follow")
         ->type_name("FILE...")
         ->required();
     command->add_option("--vocab", options->vocab, "ids in all: 256 bytes, the merges, end-of-text")

@@ -25,7 +25,6 @@ Control::Keeper::Keeper(const Ranks& ranks, Star star, ControlOptions options)
     : ranks_(ranks),
       seats_(std::move(star.seats)),
       options_(std::move(options)),
-      watchdog_(options_.watchdog),
       wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       links_(std::move(star.links)),
       survivors_(seats_, ranks.rank, std::move(star.listener), [this] { wake(); }),
@@ -132,9 +131,6 @@ void Control::goodbye() {
 }
 void Control::watch_over(std::function<std::string()> failure, std::function<void()> abort) {
   keeper_->watch_over(std::move(failure), std::move(abort));
-}
-void Control::set_watchdog(double seconds) {
-  keeper_->set_watchdog(seconds);
 }
 const std::vector<Seat>& Control::seats() const {
   return keeper_->seats();

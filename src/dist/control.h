@@ -65,7 +65,6 @@ class Control {
   // Looks after the communicator, too: what `failure` says ends the run ("" while all is well; asked every second by
   // the thread), and `abort` is called before the thread ends the process, and gets a second.
   void watch_over(std::function<std::string()> failure, std::function<void()> abort);
-  void set_watchdog(double seconds);
 
   const std::vector<Seat>& seats() const;  // by rank
 

@@ -57,7 +57,7 @@ void Control::Keeper::run() {
 }
 
 double Control::Keeper::heartbeat() const {
-  const double limit = watchdog_;
+  const double limit = options_.watchdog;
   return limit > 0 ? std::min(options_.heartbeat, limit / 4) : options_.heartbeat;
 }
 
@@ -74,7 +74,7 @@ Report Control::Keeper::own_report(double now) {
 
 void Control::Keeper::beat(double now) {
   const Report report = own_report(now);
-  const double limit = watchdog_;
+  const double limit = options_.watchdog;
   if (left_at_ > 0 && now > left_at_ + kUnwindSeconds) finish(left_code_, {});
   look_after_communicator(now);
   if (is_root()) {

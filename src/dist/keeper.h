@@ -34,7 +34,6 @@ class Control::Keeper {
   bool say_why(ExitCode code, std::string_view text) noexcept;
   void goodbye();
   void watch_over(std::function<std::string()> failure, std::function<void()> abort);
-  void set_watchdog(double seconds) { watchdog_ = seconds; }
   const std::vector<Seat>& seats() const { return seats_; }
 
  private:
@@ -71,7 +70,6 @@ class Control::Keeper {
   const Ranks ranks_;
   const std::vector<Seat> seats_;
   const ControlOptions options_;
-  std::atomic<double> watchdog_;
   Socket wake_;  // an eventfd
   std::atomic<bool> stop_{false};
 

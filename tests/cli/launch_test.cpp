@@ -27,7 +27,22 @@ TEST_F(Launch, WordsBehindTheCommandAreItsOwn) {
        }) {
     const Outcome outcome = run(words);
     EXPECT_EQ(outcome.code, 0) << outcome.err;
-    EXPECT_EQ(count(outcome.out, "Usage: t6 eval"), 3U);
+    EXPECT_EQ(count(outcome.out, "Usage: t6 eval"), 1U);
+  }
+}
+
+// Before there are ranks, so once.
+TEST_F(Launch, WordsThatCannotBeUnderstoodAreRefusedOnce) {
+  for (const char* by : {"variables", "mpi"}) {
+    const Outcome option = run({"launch", "--nproc", "3", "--by", by, "train", "--config", "x.yaml", "--quite"});
+    EXPECT_EQ(option.code, 2);
+    EXPECT_EQ(option.err,
+              "t6: train: there is no option '--quite'; did you mean --quiet? (`t6 train --help` lists what "
+              "there is)\n");
+    const Outcome value = run({"launch", "--nproc", "3", "--by", by, "eval", "run", "--shots", "-1"});
+    EXPECT_EQ(value.code, 2);
+    EXPECT_EQ(count(value.err, "t6: "), 1U) << value.err;
+    EXPECT_TRUE(contains(value.err, "--shots")) << value.err;
   }
 }
 
@@ -92,14 +107,6 @@ TEST_F(Launch, TheRanksExitCodeIsReturned) {
     EXPECT_TRUE(contains(outcome.err, "nowhere"));
     EXPECT_FALSE(contains(outcome.err, "mpirun")) << "its noise";
   }
-}
-
-TEST_F(Launch, MpirunStartsSeveralRanks) {
-  if (!has_mpirun()) GTEST_SKIP() << "there is no mpirun here";
-  const Outcome outcome = run({"launch", "--nproc", "3", "--by", "mpi", "--", "eval", "--help"});
-  EXPECT_EQ(outcome.code, 0) << outcome.err;
-  EXPECT_EQ(count(outcome.out, "Usage: t6 eval"), 3U);
-  EXPECT_EQ(outcome.err, "");
 }
 
 // Ranks that read a pipe which nobody opens for writing would stay for ever.
