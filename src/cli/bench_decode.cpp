@@ -203,10 +203,8 @@ std::string to_text(const Report& report) {
                       {"step", fmt::format("{}; medians of {}", tokens, report.tokens)}}) +
          "\n" + table_of(report) +
          "\ncache B/token: what one more token of a sequence takes. MB/step: the fewest bytes a step reads, all "
-         "weights "
-         "and\ncaches once; GB/s: these over the time; of memory: of the rate measured, above 100% where "
-         "the processor's\ncaches hold a part, or memory was busier then. attention ms: the kernels that read "
-         "caches.\n";
+         "weights and\ncaches once; GB/s: these over the time; of memory: of the rate measured, above 100% where the "
+         "processor's\ncaches hold a part, or memory was busier then. attention ms: the kernels that read caches.\n";
 }
 
 int run(const Options& options) {

@@ -256,8 +256,7 @@ Hdf5Tokens open_hdf5_tokens(const io::File& file) {
   if (!read.failure.empty()) {
     fail(ExitCode::data,
          "token shard {}: the HDF5 library could not read it; tried in a process of its own, {}. It is damaged, or "
-         "made to "
-         "do harm; make the shard again with 't6 tokenize'",
+         "made to do harm; make the shard again with 't6 tokenize'",
          file.path().string(), read.failure);
   }
   const std::optional<Hdf5Tokens> layout = from_text(read.text, file.size());

@@ -191,8 +191,7 @@ void TokenShard::read_bytes(std::span<std::byte> bytes, uint64_t file_offset) co
     if (size_now == file_size_) throw;
     bad(path(),
         "cannot read {} bytes at byte {}: the file had {} bytes when it was opened and now has {}; do not change "
-        "shards "
-        "in use",
+        "shards in use",
         bytes.size(), file_offset, file_size_, size_now);
   }
 }

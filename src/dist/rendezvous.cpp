@@ -248,8 +248,7 @@ class Guest {
     if (refused_at_ > 0) throw SaidElsewhere(ExitCode::usage, why_);
     fail(ExitCode::peer,
          "rank {} on {} did not find rank 0 at {} within {:.0f} s{}: {}. Is rank 0 started, is this address its own, "
-         "and "
-         "does no firewall stand between?",
+         "and does no firewall stand between?",
          meeting_.ranks.rank, host_name(), meeting_.address.text(), meeting_.timeout,
          meeting_.address_from.empty() ? "" : fmt::format(" (address from {})", meeting_.address_from), why_);
   }

@@ -65,8 +65,8 @@ void require_equal_replicas(const ParameterStore& store, const AdamW& optimizer,
   dist::alike(communicator, [&] {
     fail(ExitCode::numeric,
          "after step {} the ranks no longer hold the same numbers: {} of rank {} differs. A rank's memory or its GPU "
-         "may "
-         "be faulty; go on from an older checkpoint without that machine (t6 checkpoint verify tells which are intact)",
+         "may be faulty; go on from an older checkpoint without that machine (t6 checkpoint verify tells which are "
+         "intact)",
          step, names[at], fmt::join(odd, ", "));
   });
 }

@@ -63,25 +63,27 @@ class Trainer {
 
   // Trains to the end or to a reason to stop, saving on the way and at the end. Error(numeric) where section `spikes`
   // ends the run (a non-finite loss or gradient is never applied), and on parameters that are not finite, which are
-  // never saved. Error(io) after
-  // three saves in a row that failed. On several ranks these are alike, other errors are of one rank (dist/agree.h).
+  // never saved. Error(io) after three saves in a row that failed. On several ranks these are alike, other errors are
+  // of one rank (dist/agree.h).
   TrainResult run();
 
  private:
-  template <class Work>
-  auto advised(Work&& work);
-  template <class Work>
-  auto logged(Work&& work);
+  // trainer_start.cpp
   void prepare(std::span<const std::string> arguments);
-  TrainResult train();
-  void require_memory(const Json& memory, const MemoryEstimate& needed) const;
   void open_data();
+  void require_memory(const Json& memory, const MemoryEstimate& needed) const;
   void build_step(DType compute);
-  void open_logs(const Json& environment);
   void resume();
   void go_on_from(const checkpoint::Loaded& loaded);
   void start_anew();
   void begin_with_weights();
+  void open_logs();
+
+  // trainer.cpp
+  void advised(const std::function<void()>& work) const;
+  void logged(const std::function<void()>& work) const;
+  void together(const std::function<void()>& work) const;
+  void train();
   void begin_step();
   StepMetrics finish_step();
   SpikeVerdict judge(int64_t step, const StepResult& result);
@@ -92,7 +94,6 @@ class Trainer {
   void score();
   void require_finite_parameters();
   void save(bool last);
-  void together(const std::function<void()>& work);
   void progress(const char* phase) const;
   bool is_root() const { return ranks_.communicator->is_root(); }
   int world() const { return ranks_.communicator->world(); }
