@@ -1,13 +1,10 @@
 #include "checkpoint/agreement.h"
 
-#include <algorithm>
 #include <charconv>
 #include <new>
 
 namespace t6::checkpoint {
 namespace {
-
-constexpr size_t kPieceBytes = size_t{512} << 10;  // a control channel takes 1 MiB at a time
 
 // "<kind> <code>\n<text>"
 std::string to_text(const Outcome& outcome) {
@@ -45,32 +42,9 @@ std::vector<std::string> gather(const Peers& peers, std::string_view text) {
   if (peers.world == 1) return {std::string(text)};
   T6_CHECK(peers.rank >= 0 && peers.rank < peers.world && peers.all_gather,
            "[checkpoint] expected a rank below {} that can tell the others", peers.world);
-  const auto pass_round = [&](std::string_view piece) {
-    std::vector<std::string> pieces = peers.all_gather(piece);
-    T6_CHECK(pieces.size() == static_cast<size_t>(peers.world), "[checkpoint] expected the texts of {} ranks, got {}",
-             peers.world, pieces.size());
-    return pieces;
-  };
-  // The first piece tells the length.
-  std::vector<std::string> texts = pass_round(fmt::format("{}\n{}", text.size(), text.substr(0, kPieceBytes)));
-  std::vector<size_t> sizes;
-  for (std::string& first : texts) {
-    const size_t end = std::min(first.find('\n'), first.size());
-    sizes.push_back(0);
-    const auto read = std::from_chars(first.data(), first.data() + end, sizes.back());
-    T6_CHECK(end < first.size() && read.ec == std::errc() && read.ptr == first.data() + end,
-             "[checkpoint] another rank told something else than a text: \"{}\"", first.substr(0, 80));
-    first.erase(0, end + 1);
-  }
-  const size_t longest = *std::max_element(sizes.begin(), sizes.end());
-  for (size_t at = kPieceBytes; at < longest; at += kPieceBytes) {
-    const std::vector<std::string> pieces = pass_round(text.substr(std::min(at, text.size()), kPieceBytes));
-    for (size_t rank = 0; rank < texts.size(); ++rank) texts[rank] += pieces[rank];
-  }
-  for (size_t rank = 0; rank < texts.size(); ++rank) {
-    T6_CHECK(texts[rank].size() == sizes[rank], "[checkpoint] expected a text of {} bytes of rank {}, got {}",
-             sizes[rank], rank, texts[rank].size());
-  }
+  std::vector<std::string> texts = peers.all_gather(text);
+  T6_CHECK(texts.size() == static_cast<size_t>(peers.world), "[checkpoint] expected the texts of {} ranks, got {}",
+           peers.world, texts.size());
   return texts;
 }
 

@@ -41,7 +41,7 @@ Outcome outcome_of(const Peers& peers, F&& f) {
 
 // Tells all ranks; returns what each rank came to, in their order.
 std::vector<Outcome> share(const Peers& peers, const Outcome& mine);
-// The texts of every rank as they are, of any length: long ones go round in pieces.
+// The texts of every rank as they are.
 std::vector<std::string> gather(const Peers& peers, std::string_view text);
 
 // Throws the Damage or Error of `outcome`.

@@ -1,6 +1,8 @@
 // t6 eval: validation loss and perplexity of a checkpoint, or its scores on downstream tasks.
 #include "cli/eval.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <optional>
 
@@ -14,6 +16,7 @@
 #include "tensor/gpu.h"
 #include "train/device.h"
 #include "train/evaluation.h"
+#include "train/training_state.h"
 
 namespace t6::cli {
 namespace {
@@ -37,6 +40,8 @@ void eval_loss(const EvalOptions& options, const LoadedModel& loaded, dist::Conn
     windows = train::evaluation_windows(*shards, section, static_cast<uint64_t>(config.model.context),
                                         static_cast<uint64_t>(config.run.seed));
   });
+  dist::require_alike(ranks.communicator(), ExitCode::data, "validation tokens", train::describe_shards(*shards),
+                      "give every rank the same shards");
   const int64_t batch = options.batch > 0 ? options.batch : config.train.micro_batch;
   const train::Evaluation result = train::evaluate(*loaded.model, *shards, windows, batch, ranks.communicator(),
                                                    [&](const char* phase) { ranks.control().progress(0, phase); });
@@ -59,6 +64,17 @@ void eval_loss(const EvalOptions& options, const LoadedModel& loaded, dist::Conn
                                                  format_grouped(windows.size()), config.model.context)}}));
 }
 
+// A line for everything that decides what is computed.
+std::string to_text(const EvalOptions& o) {
+  std::string tasks;
+  for (const TaskName task : o.tasks) tasks += fmt::format(" {}", name_of(task));
+  return fmt::format(
+      "RUN {}\n--data {}\n--windows {}\n--batch {}\n--precision {}\n--tasks{}\n--tokenizer {}\n--shots {}\n--limit "
+      "{}\n--seed {}\n--out {}",
+      o.run, fmt::join(o.data, " "), o.windows, o.batch, o.precision == Precision::bf16 ? "bf16" : "f32", tasks,
+      o.tokenizer, o.shots, o.limit, o.seed, o.out);
+}
+
 int run(const EvalOptions& options) {
   const dist::Found found = dist::discover(options.ranks);
   if (found.ranks.rank > 0) log::leave_the_word();
@@ -71,6 +87,8 @@ int run(const EvalOptions& options) {
     return beginning;
   });
   ranks.run([&] {
+    ranks.require_same("command", to_text(options), "give every rank the same");
+    require_same_build(ranks);
     // Scores come out of the same products each time.
     if (!options.tasks.empty()) train::set_determinism(Determinism::strict);
     LoadedModel loaded;
@@ -78,6 +96,10 @@ int run(const EvalOptions& options) {
       if (!options.tasks.empty()) check_tasks(options);
       loaded = load_model(options.run, options.precision, options.device, device.index);
     });
+    // Of a run that goes on the newest may have become another one in between.
+    dist::require_alike(ranks.communicator(), ExitCode::checkpoint, "weights",
+                        fmt::format("{} (manifest {})", loaded.path.string(), manifest_hash(loaded)),
+                        "name one by its step: RUN/checkpoints/step-...");
     options.tasks.empty() ? eval_loss(options, loaded, ranks) : eval_tasks(options, loaded, ranks);
   });
   return 0;

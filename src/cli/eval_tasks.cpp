@@ -80,7 +80,7 @@ void print_document(const std::vector<Scored>& all, const LoadedModel& loaded, c
 // Of whom items are asked. What is kept also tells where the model was computed: on other devices and numbers of
 // threads the same sums are formed in another order, and results of two of them are not the same to the last bit.
 ordered_json asked_of(const LoadedModel& loaded, const data::Tokenizer& tokenizer, const EvalOptions& options) {
-  ordered_json of{{"checkpoint", io::hash_file(loaded.path / "manifest.json")},
+  ordered_json of{{"checkpoint", manifest_hash(loaded)},
                   {"step", loaded.step},
                   {"tokenizer", tokenizer.hash_text()},
                   {"precision", options.precision == Precision::bf16 ? "bf16" : "f32"}};

@@ -1,5 +1,6 @@
 #include "cli/loaded_model.h"
 
+#include "base/io.h"
 #include "checkpoint/checkpoint.h"
 #include "train/checkpoint_path.h"
 #include "train/device.h"
@@ -15,6 +16,10 @@ LoadedModel load_model(const std::string& path, Precision precision, DeviceChoic
   loaded.model->allocate_for_inference(dtype_for(precision), train::choose_device(device, "--device cuda", gpu));
   checkpoint::load_one(about.path, train::model_state(loaded.model->parameters()), {.prefix = "params/"});
   return loaded;
+}
+
+std::string manifest_hash(const LoadedModel& loaded) {
+  return io::hash_file(loaded.path / "manifest.json");
 }
 
 }  // namespace t6::cli

@@ -23,4 +23,7 @@ struct LoadedModel {
 // train::choose_device.
 LoadedModel load_model(const std::string& path, Precision precision, DeviceChoice device, int gpu = 0);
 
+// Tells checkpoints apart: the hash of the file that has those of all others.
+std::string manifest_hash(const LoadedModel& loaded);
+
 }  // namespace t6::cli

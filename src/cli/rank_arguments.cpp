@@ -1,5 +1,6 @@
 #include "cli/rank_arguments.h"
 
+#include "base/build_info.h"
 #include "cli/arguments.h"
 
 namespace t6::cli {
@@ -15,6 +16,12 @@ void add_rank_arguments(CLI::App* command, dist::RankFlags& flags) {
   number("--local-world", flags.local_world, 1, "how many ranks its host has");
   command->add_option("--address", flags.address, "where rank 0 listens: a free port of its host")
       ->type_name("HOST:PORT");
+}
+
+void require_same_build(dist::Connection& ranks) {
+  ranks.require_same("build of t6",
+                     fmt::format("{} {} {}", build_info::version(), build_info::commit(), build_info::flags()),
+                     "start the same program everywhere");
 }
 
 }  // namespace t6::cli

@@ -4,7 +4,6 @@
 #include <csignal>
 #include <cstdio>
 
-#include "base/build_info.h"
 #include "base/error.h"
 #include "base/format.h"
 #include "base/io.h"
@@ -187,9 +186,7 @@ dist::ConnectOptions connect_options(const RunConfig& config, const dist::Ranks&
 
 int train_rank(const Options& options, const RunConfig& config, dist::Connection& ranks, Device device) {
   ranks.require_same("config", to_yaml(config), "give every rank the same files and overrides");
-  ranks.require_same("build of t6",
-                     fmt::format("{} {} {}", build_info::version(), build_info::commit(), build_info::flags()),
-                     "start the same program everywhere");
+  require_same_build(ranks);
   train::Trainer trainer(config, options.context->arguments,  // takes signals until the result is said
                          {.communicator = &ranks.communicator(), .control = &ranks.control(), .gpu = device.index});
   const train::TrainResult result = trainer.run();

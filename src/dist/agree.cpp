@@ -43,4 +43,16 @@ void agree(Communicator& communicator, const std::function<void()>& work) {
   }
 }
 
+void require_alike(Communicator& communicator, ExitCode code, std::string_view what, std::string_view text,
+                   std::string_view hint) {
+  if (communicator.world() == 1) return;
+  const std::vector<std::string> texts = communicator.all_gather_text(text);
+  for (size_t rank = 1; rank < texts.size(); ++rank) {
+    if (texts[rank] == texts[0]) continue;
+    alike(communicator, [&] {
+      fail(code, "rank {} has other {} than rank 0: {} and not {}; {}", rank, what, texts[rank], texts[0], hint);
+    });
+  }
+}
+
 }  // namespace t6::dist

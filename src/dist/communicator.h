@@ -50,7 +50,7 @@ class Communicator {
   // stream does and the host goes on.
   virtual void wait() = 0;
 
-  // The text of every rank, in their order. Waits.
+  // The text of every rank, in their order, of any length. Waits.
   virtual std::vector<std::string> all_gather_text(std::string_view text) = 0;
 
   // For a watchdog, from any thread, while another one is inside an operation or wait().

@@ -3,6 +3,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <utility>
@@ -18,6 +19,7 @@ namespace t6::dist {
 namespace {
 
 constexpr size_t kMaxSmall = size_t{128} << 10;  // bytes of a frame without gathered texts
+constexpr size_t kMaxText = size_t{1} << 20;     // of one that goes round at once
 
 }  // namespace
 
@@ -60,11 +62,28 @@ void Control::Keeper::post(Kind kind, std::string body) {
 }
 
 std::vector<std::string> Control::Keeper::all_gather_text(std::string_view text) {
-  T6_CHECK(text.size() <= kMaxText, "[control] a text of {} bytes, at most {} go round", text.size(), kMaxText);
   if (ranks_.world == 1) return {std::string(text)};
+  // In pieces, of which the first tells how much is to come.
+  constexpr size_t kPiece = kMaxText / 2;
+  std::vector<std::string> texts;
+  size_t longest = 0;
+  for (std::string& first :
+       pass_round(Writer().number(static_cast<int64_t>(text.size())).text(text.substr(0, kPiece)).take())) {
+    Reader body(first);
+    longest = std::max(longest, static_cast<size_t>(body.number()));
+    texts.push_back(body.text());
+  }
+  for (size_t at = kPiece; at < longest; at += kPiece) {
+    const std::vector<std::string> pieces = pass_round(std::string(text.substr(std::min(at, text.size()), kPiece)));
+    for (size_t rank = 0; rank < texts.size(); ++rank) texts[rank] += pieces[rank];
+  }
+  return texts;
+}
+
+std::vector<std::string> Control::Keeper::pass_round(std::string piece) {
   std::unique_lock lock(shared_.mutex);
   shared_.result.reset();
-  post(Kind::gather, std::string(text));
+  post(Kind::gather, std::move(piece));
   shared_.changed.wait(lock, [&] { return shared_.result.has_value(); });
   return std::move(*shared_.result);
 }

@@ -43,8 +43,7 @@ class Control {
   Control(const Control&) = delete;
   Control& operator=(const Control&) = delete;
 
-  // The text of every rank, in their order. All call it in the same order, at most kMaxText bytes each. Waits for all.
-  static constexpr size_t kMaxText = size_t{1} << 20;
+  // The text of every rank, in their order, of any length. All call it in the same order. Waits for all.
   std::vector<std::string> all_gather_text(std::string_view text);
 
   // This rank came to `phase` of `step`. Cheap (a few stores): to be called several times a step, at the same places on

@@ -40,6 +40,7 @@ class Control::Keeper {
   bool is_root() const { return ranks_.rank == 0; }
   void wake() const noexcept;
   void post(Kind kind, std::string body);  // with Shared's mutex held
+  std::vector<std::string> pass_round(std::string piece);
 
   // ---- The thread's side.
 

@@ -71,6 +71,7 @@ class Trainer {
   // trainer_start.cpp
   void prepare(std::span<const std::string> arguments);
   void open_data();
+  void require_same_data();
   void require_memory(const Json& memory, const MemoryEstimate& needed) const;
   void build_step(DType compute);
   void resume();

@@ -84,6 +84,7 @@ void Trainer::prepare(std::span<const std::string> arguments) {
     build_step(compute);
   });
 
+  require_same_data();
   if (peak_) environment_["peak"] = to_json(*peak_);
   if (device_.is_cuda()) environment_["gpu"] = describe_gpu(device_);
   environment_["ranks"] = {{"world", world()}, {"communicator", ranks_.communicator->name()}};
@@ -146,6 +147,17 @@ void Trainer::require_memory(const Json& memory, const MemoryEstimate& needed) c
                         .world = world()};
   const std::string why = why_no_room(model_, config_, needed, host);
   if (!why.empty()) fail(ExitCode::io, "out of memory: {}", why);
+}
+
+// Ranks may have found other files under the same names, in other folders or as copies that were not renewed.
+void Trainer::require_same_data() {
+  const auto require = [&](const char* what, const std::string& text) {
+    dist::require_alike(*ranks_.communicator, ExitCode::data, what, text,
+                        "give every rank the same files, in a folder of its host or one that all share");
+  };
+  require("training tokens", describe_shards(*train_shards_));
+  require("validation tokens", validation_shards_ ? describe_shards(*validation_shards_) : "");
+  require("files of tasks", scores_.files());
 }
 
 void Trainer::open_data() {

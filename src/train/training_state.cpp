@@ -224,6 +224,11 @@ RunPosition position_of(const checkpoint::Loaded& loaded) {
   }
 }
 
+std::string describe_shards(const data::ShardSet& shards) {
+  return fmt::format("{} shards of {} tokens, fingerprint {}", shards.size(), format_grouped(shards.total_tokens()),
+                     fingerprint(shards));
+}
+
 nlohmann::json run_facts(const RunConfig& config, const data::ShardSet& shards,
                          const nlohmann::ordered_json& environment) {
   nlohmann::json facts = {

@@ -49,6 +49,9 @@ nlohmann::json to_scalars(const RunPosition& position);
 // Error(checkpoint) when they are not those of a training run.
 RunPosition position_of(const checkpoint::Loaded& loaded);
 
+// "3 shards of 1,200,000 tokens, fingerprint 0123456789abcdef": the same wherever and in whatever form the shards lie.
+std::string describe_shards(const data::ShardSet& shards);
+
 // For SaveOptions::facts: the resolved config; number, tokens and fingerprint of the training shards; what the bits of
 // a result depend on in `environment` (of describe_environment): build, processor, libraries, threads, ranks.
 nlohmann::json run_facts(const RunConfig& config, const data::ShardSet& shards,

@@ -1,5 +1,5 @@
-// What very many ranks, and very many parts, do to a checkpoint: reports of any length come together, and a manifest
-// that would be too large is known before anything is written.
+// What very many ranks, and very many parts, do to a checkpoint: a manifest that would be too large is known before
+// anything is written.
 #include "checkpoint/limits.h"
 
 #include <gtest/gtest.h>
@@ -75,19 +75,6 @@ TEST(Limits, AreThoseOfTheManifest) {
   EXPECT_LE(to_text(manifest_of(most)).size(), kMaxManifestBytes);
   EXPECT_NE(message_of(more, {}), "");
   EXPECT_THROW(to_text(manifest_of(more)), Error);
-}
-
-// A control channel takes texts of 1 MiB.
-TEST(Limits, TextsOfAnyLengthComeTogether) {
-  constexpr size_t kMost = size_t{1} << 20;
-  const std::vector<std::string> texts{"", std::string(3 * kMost + 5, 'x'), "7\nshort", std::string(kMost / 2, 'y')};
-  test::on_ranks(4, [&](const std::shared_ptr<dist::Communicator>& communicator) {
-    const Peers peers{.rank = communicator->rank(), .world = 4, .all_gather = [&](std::string_view text) {
-                        EXPECT_LE(text.size(), kMost);
-                        return communicator->all_gather_text(text);
-                      }};
-    EXPECT_TRUE(gather(peers, texts[static_cast<size_t>(communicator->rank())]) == texts);
-  });
 }
 
 }  // namespace

@@ -28,10 +28,14 @@ int meet_and_greet(const Meeting& meeting) {
       if (texts[static_cast<size_t>(rank)] != fmt::format("{} of round {}", rank, round)) return 51;
     }
   }
-  const std::string large(Control::kMaxText, static_cast<char>('a' + meeting.ranks.rank));
-  const std::vector<std::string> texts = control.all_gather_text(large);
+  // Texts of any length: several times what a frame takes, nothing, just a part of it.
+  const auto long_text = [](int rank) {
+    constexpr std::array<size_t, 4> kBytes{(size_t{3} << 20) + 5, 0, size_t{1} << 19, (size_t{1} << 20) + 1};
+    return std::string(kBytes[static_cast<size_t>(rank) % kBytes.size()], static_cast<char>('a' + rank));
+  };
+  const std::vector<std::string> texts = control.all_gather_text(long_text(meeting.ranks.rank));
   for (int rank = 0; rank < meeting.ranks.world; ++rank) {
-    if (texts[static_cast<size_t>(rank)] != std::string(Control::kMaxText, static_cast<char>('a' + rank))) return 52;
+    if (texts[static_cast<size_t>(rank)] != long_text(rank)) return 52;
   }
   for (const Seat& seat : control.seats()) {
     if (seat.host != host_name() || seat.process <= 0) return 53;

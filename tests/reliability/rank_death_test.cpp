@@ -1,20 +1,17 @@
 // R10, R11 for whole runs on several ranks: one dies or hangs, all end in time, one message says which and where, no
-// process is left; and launches that cannot work end at once.
+// process is left.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
+#include <array>
 #include <csignal>
-#include <cstring>
-#include <fstream>
 #include <functional>
 #include <sstream>
 
 #include "base/rng.h"
 #include "dist/mpi.h"
 #include "dist/ranks_run.h"
-#include "dist/wire.h"
 #include "reliability/run_support.h"
 #include "support/promise.h"
 
@@ -229,98 +226,6 @@ TEST_F(RunRankDeathHeavy, AnErrorOfOneRankEndsAllWithItsCode) {
     EXPECT_TRUE(contains(said.front(), part)) << outcome.err;
   }
   expect_no_process_left();
-}
-
-// ---- Bad launches: one message, exit 2 on all, within seconds.
-
-class RunBadLaunchHeavy : public RunRankDeathHeavy {
- protected:
-  // Each rank by its own words.
-  Outcome run_apart(const std::vector<std::vector<std::string>>& ranks) {
-    began_ = seconds_now();
-    return finish(start_apart(ranks));
-  }
-  void expect_refused(const Outcome& outcome, const std::vector<std::string>& parts) const {
-    EXPECT_EQ(outcome.code, 2) << outcome.err;
-    EXPECT_LT(seconds_now() - began_, kSanitized ? 40 : 15);
-    const std::vector<std::string> said = messages(outcome.err);
-    ASSERT_EQ(said.size(), 1u) << outcome.err;
-    for (const std::string& part : parts) EXPECT_TRUE(contains(said.front(), part)) << part << " in " << outcome.err;
-    EXPECT_FALSE(fs::exists(run_folder("run")));
-    expect_no_process_left();
-  }
-  std::vector<std::string> rank_words(const std::string& program, const Overrides& overrides) const {
-    std::vector<std::string> words{program};
-    const std::vector<std::string> more = train_words("run", overrides);
-    words.insert(words.end(), more.begin(), more.end());
-    return words;
-  }
-  double began_ = 0;
-};
-
-TEST_F(RunBadLaunchHeavy, RanksWithOtherConfigs) {
-  const Outcome outcome =
-      run_apart({rank_words(T6_PROGRAM, {"train.steps=20"}), rank_words(T6_PROGRAM, {"train.steps=30"})});
-  expect_refused(outcome,
-                 {fmt::format("rank 1 on {}", host()), "another config than rank 0", "steps: 30", "steps: 20"});
-}
-
-// A mistake of one rank alone: the other waits for it, and says it.
-TEST_F(RunBadLaunchHeavy, ARankWithAMistakeOfItsOwn) {
-  const std::vector<std::string> good = rank_words(T6_PROGRAM, {});
-  expect_refused(run_apart({good, rank_words(T6_PROGRAM, {"train.stepz=20"})}),
-                 {fmt::format("rank 1 on {}", host()), "train.stepz"});
-  expect_refused(run_apart({rank_words(T6_PROGRAM, {"train.stepz=20"}), good}), {"train.stepz"});
-}
-
-// A program that differs from the other in the commit it says it was built from.
-TEST_F(RunBadLaunchHeavy, RanksWithOtherBuilds) {
-  std::istringstream version(program({"--version"}).out);
-  std::string commit;
-  for (std::string word; version >> word;) {
-    if (word.starts_with("(")) commit.clear();
-    commit = word;
-    if (word.find_first_not_of("0123456789abcdef+-dirty()") == std::string::npos && word.size() >= 8) break;
-  }
-  commit.erase(std::remove_if(commit.begin(), commit.end(), [](char c) { return c == '(' || c == ')'; }), commit.end());
-  std::string bytes = read_file(T6_PROGRAM);
-  std::string other = commit;
-  std::rotate(other.begin(), other.begin() + 1, other.begin() + 7);
-  size_t changed = 0;
-  for (size_t at = bytes.find(commit); at != std::string::npos;
-       at = bytes.find(commit, at + commit.size()), ++changed) {
-    bytes.replace(at, commit.size(), other);
-  }
-  ASSERT_GT(changed, 0u) << "commit '" << commit << "'";
-  write_file(folder() / "other_t6", bytes);
-  fs::permissions(folder() / "other_t6", fs::perms::owner_all);
-  const Outcome outcome = run_apart({rank_words(T6_PROGRAM, {}), rank_words((folder() / "other_t6").string(), {})});
-  expect_refused(outcome, {fmt::format("rank 1 on {}", host()), "another build of t6 than rank 0"});
-}
-
-// MPI tells the ranks where to meet, at a port that the system chose: what others listen at is in nobody's way. (Ranks
-// that meet at a port of the user's choice have GPUs: multi_gpu_test.cpp.)
-TEST_F(RunBadLaunchHeavy, UnderMpiNoPortCanBeInUse) {
-  const dist::Socket taken = dist::listen_at({"127.0.0.1", 0});
-  const std::vector<std::string> words = rank_words(T6_PROGRAM, {"train.steps=2", "schedule.warmup_steps=1"});
-  std::vector<std::string> told{"env", "MASTER_ADDR=127.0.0.1", fmt::format("MASTER_PORT={}", taken.port())};
-  told.insert(told.end(), words.begin(), words.end());
-  const Outcome outcome = run_apart({told, told});
-  EXPECT_EQ(outcome.code, 0) << outcome.err;
-}
-
-// Ranks on CPUs that variables alone started could not talk.
-TEST_F(RunBadLaunchHeavy, RanksOnCpusWithoutMpi) {
-  began_ = seconds_now();
-  std::vector<std::string> words{"launch", "--nproc", "2", "--by", "variables", "--"};
-  for (const std::string& word : train_words("run", {"run.device=cpu"})) words.push_back(word);
-  expect_refused(finish(start_program(words)), {"2 ranks on CPUs talk by MPI"});
-}
-
-TEST_F(RunBadLaunchHeavy, AWorldThatDoesNotDivideTheBatch) {
-  began_ = seconds_now();
-  expect_refused(finish(start_ranks(2, "run", {"train.global_batch=11"})),
-                 {"train.global_batch: expected a multiple of train.micro_batch x ranks"});
 }
 
 }  // namespace

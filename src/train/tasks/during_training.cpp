@@ -35,6 +35,15 @@ size_t TrainingScores::tokens() const {
   return sum;
 }
 
+std::string TrainingScores::files() const {
+  std::string text;
+  for (const PreparedTask& task : tasks_) {
+    text += fmt::format("{}{}: {}", text.empty() ? "" : "; ", name_of(task.name), task.hash);
+    if (!task.examples_hash.empty()) text += fmt::format(", examples {}", task.examples_hash);
+  }
+  return text;
+}
+
 void TrainingScores::run(const Transformer& model, int64_t step, dist::Communicator& communicator,
                          const std::function<void(const char*)>& on_phase,
                          const std::function<void(const ScoreMetrics&)>& report) const {

@@ -30,7 +30,8 @@ class TrainingScores {
   explicit TrainingScores(const RunConfig& config);
 
   bool any() const { return !tasks_.empty(); }
-  size_t tokens() const;  // that the model computes each time
+  size_t tokens() const;      // that the model computes each time
+  std::string files() const;  // "arc_easy: 0123456789abcdef, examples ..." for each task: what was read
   // Each task in order, reported as soon as it is done; on every rank alike. `on_phase` as in ScoringOptions.
   void run(const Transformer& model, int64_t step, dist::Communicator& communicator,
            const std::function<void(const char*)>& on_phase,

@@ -187,15 +187,8 @@ PreparedTask prepare_task(TaskName task, const std::filesystem::path& folder, co
 std::vector<ItemResult> score_task(const LanguageModel& model, const PreparedTask& task, const ScoringOptions& options,
                                    dist::Communicator& communicator) {
   const Json header = header_of(task, options);
-  const std::vector<std::string> headers =
-      communicator.world() > 1 ? communicator.all_gather_text(header.dump()) : std::vector<std::string>{};
-  for (size_t rank = 1; rank < headers.size(); ++rank) {
-    if (headers[rank] == headers[0]) continue;
-    dist::alike(communicator, [&] {
-      fail(ExitCode::data, "task {}: rank {} has other files or settings than rank 0: {} and not {}",
-           name_of(task.name), rank, headers[rank], headers[0]);
-    });
-  }
+  dist::require_alike(communicator, ExitCode::data, fmt::format("files or settings of task {}", name_of(task.name)),
+                      header.dump(), "give every rank the same");
   std::optional<ResultsFile> file;
   dist::agree(communicator, [&] {
     if (options.out && communicator.is_root()) file.emplace(*options.out, task.name, header, task.hashes, kBlockItems);
