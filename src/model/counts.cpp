@@ -72,15 +72,19 @@ MemoryEstimate estimate_memory(const Transformer& model, const MemoryOptions& op
   const int64_t mlp = 3 * padded(config.feed_forward_width(), kPadding) * element;
   const int64_t attention = model.attention().saved_numbers() * element;
   const int64_t whole = 2 * residual + attention + mlp;
+  const int64_t qkv = recompute == Recompute::qkv ? model.attention().rebuilt_numbers() * element : 0;
   const int64_t kept = recompute == Recompute::block       ? residual
                        : recompute == Recompute::attention ? whole - attention
-                                                           : whole;
+                                                           : whole - qkv;
   estimate.activations = tokens * (config.layers * kept + residual + width * element);
   // The peak is where the logits are, or in the last block's backward: the MLP's gradients, beside what was rebuilt and
   // less what its MLP no longer needs by the time attention is rebuilt.
   const int64_t logits =
       std::min(tokens, classifier_chunk_rows(options.device)) * config.vocab_size * (on_gpu ? element : wide);
-  const int64_t rebuilt = recompute == Recompute::attention ? std::max<int64_t>(0, attention - mlp) : whole - kept;
+  // Queries, keys and values stand beside their gradients and that of the output.
+  const int64_t rebuilt = recompute == Recompute::qkv         ? std::max<int64_t>(0, 2 * qkv + qkv / 3 - 2 * mlp)
+                          : recompute == Recompute::attention ? std::max<int64_t>(0, attention - mlp)
+                                                              : whole - kept;
   estimate.activations += std::max(logits, tokens * (rebuilt + mlp));
   const bool graph = on_gpu && options.cuda_graph && (options.world == 1 || options.micro_steps > 1);
   if (!graph) estimate.activations = std::max(estimate.activations, scratch);

@@ -40,6 +40,16 @@ struct ModelConfig {
 
   AttentionKind kind() const { return static_cast<AttentionKind>(attention.index()); }
   std::string_view kind_name() const { return kAttentionKindNames[attention.index()]; }
+  // Whether the kind makes queries, keys or values of factors.
+  bool has_factors() const {
+    return std::visit(
+        []<class O>(const O&) {
+          return requires {
+            O::kHasFactors;
+          };
+        },
+        attention);
+  }
   // F as it counts in parameters: floor(8/3 width) unless given.
   int64_t feed_forward_width() const { return ff_width ? ff_width : 8 * width / 3; }
 

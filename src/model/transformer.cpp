@@ -69,7 +69,7 @@ Variable Transformer::embed(const Tensor& tokens) const {
 }
 
 Variable Transformer::hidden(const Tensor& tokens, Recompute recompute) const {
-  const AttentionContext context{tokens.dim(0), tokens.dim(1), 0, &rope_};
+  const AttentionContext context{tokens.dim(0), tokens.dim(1), 0, &rope_, recompute == Recompute::qkv};
   const double eps = config_.norm_eps;
   Variable x = embed(on_device(tokens));
   Variable n = rms_norm(x, eps, store_.compute_dtype());

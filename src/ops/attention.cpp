@@ -40,29 +40,42 @@ AttentionArgs args_for(const char* op, const Tensor& q, const Tensor& k, const T
 
 }  // namespace
 
-Variable attention(const Variable& q, const Variable& k, const Variable& v, double scale) {
-  const Tensor qv = q.value(), kv = k.value(), vv = v.value();
-  AttentionArgs args = args_for("attention", qv, kv, vv, 0, scale);
+AttentionValues attention_values(const Tensor& q, const Tensor& k, const Tensor& v, double scale, bool with_lse) {
+  AttentionArgs args = args_for("attention", q, k, v, 0, scale);
   T6_CHECK(args.keys == args.queries, "[attention] expected as many keys as queries, got {} and {}", args.keys,
            args.queries);
-  Variable o(Tensor::empty({args.batch, args.queries, args.heads, args.v_width}, qv.dtype(), qv.device()));
-  const Tensor ov = o.value();
-  Tensor lse;
-  if (recording({&q, &k, &v})) {
-    lse = Tensor::empty({args.batch, args.heads, args.queries}, accumulate_dtype(qv.dtype()), qv.device());
-    args.lse = lse.raw();
+  AttentionValues out;
+  out.o = Tensor::empty({args.batch, args.queries, args.heads, args.v_width}, q.dtype(), q.device());
+  args.o = out.o.raw();
+  if (with_lse) {
+    out.lse = Tensor::empty({args.batch, args.heads, args.queries}, accumulate_dtype(q.dtype()), q.device());
+    args.lse = out.lse.raw();
   }
-  args.o = ov.raw();
-  kForward(qv.device(), args);
+  kForward(q.device(), args);
+  return out;
+}
 
-  auto backward = [qv, kv, vv, ov, lse, args](Gradients& g) {
-    const Tensor dq = Tensor::empty(qv.shape(), qv.dtype(), qv.device());
-    const Tensor dk = Tensor::empty(kv.shape(), kv.dtype(), kv.device());
-    const Tensor dv = Tensor::empty(vv.shape(), vv.dtype(), vv.device());
-    kBackward(qv.device(), {args, g.output(0).raw(), dq.raw(), dk.raw(), dv.raw()});
-    g.give(0, dq);
-    g.give(1, dk);
-    g.give(2, dv);
+AttentionGradients attention_gradients(const Tensor& q, const Tensor& k, const Tensor& v,
+                                       const AttentionValues& forward, const Tensor& d_o, double scale) {
+  AttentionArgs args = args_for("attention", q, k, v, 0, scale);
+  args.o = forward.o.raw();
+  args.lse = forward.lse.raw();
+  const AttentionGradients out{Tensor::empty(q.shape(), q.dtype(), q.device()),
+                               Tensor::empty(k.shape(), k.dtype(), k.device()),
+                               Tensor::empty(v.shape(), v.dtype(), v.device())};
+  kBackward(q.device(), {args, d_o.raw(), out.dq.raw(), out.dk.raw(), out.dv.raw()});
+  return out;
+}
+
+Variable attention(const Variable& q, const Variable& k, const Variable& v, double scale) {
+  const Tensor qv = q.value(), kv = k.value(), vv = v.value();
+  const AttentionValues values = attention_values(qv, kv, vv, scale, recording({&q, &k, &v}));
+  Variable o(values.o);
+  auto backward = [qv, kv, vv, values, scale](Gradients& g) {
+    const AttentionGradients d = attention_gradients(qv, kv, vv, values, g.output(0), scale);
+    g.give(0, d.dq);
+    g.give(1, d.dk);
+    g.give(2, d.dv);
   };
   record("attention", {q, k, v}, {&o}, std::move(backward));
   return o;

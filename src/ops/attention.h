@@ -17,6 +17,19 @@ namespace t6 {
 // same. Saves q, k, v, o and log-sum-exp [B, H, T].
 Variable attention(const Variable& q, const Variable& k, const Variable& v, double scale);
 
+// The halves of attention(), off the tape, for operations that keep something else than q, k and v.
+struct AttentionValues {
+  Tensor o;
+  Tensor lse;  // undefined unless asked for
+};
+AttentionValues attention_values(const Tensor& q, const Tensor& k, const Tensor& v, double scale, bool with_lse);
+struct AttentionGradients {
+  Tensor dq, dk, dv;
+};
+// `forward` with lse, of the same q, k, v and scale; d_o is shaped like o.
+AttentionGradients attention_gradients(const Tensor& q, const Tensor& k, const Tensor& v,
+                                       const AttentionValues& forward, const Tensor& d_o, double scale);
+
 // New tokens against a cache: q [B, Tnew, H, Dqk], k [B, M, G, Dqk], v [B, M, G, Dv] -> o [B, Tnew, H, Dv]. Query t
 // sees keys 0..offset + t; the rows of the new tokens are in the cache already, so M >= offset + Tnew; rows behind are
 // not read. Off the tape.

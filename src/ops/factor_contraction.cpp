@@ -292,23 +292,29 @@ Qkv factor_contraction(const Variable& f, const FactorLayout& layout, const Rope
            args_for(fv, layout, table, offset, {out.q.value().raw(), out.k.value().raw(), out.v.value().raw()}));
 
   auto backward = [fv, layout, table, offset](Gradients& g) {
-    const Tensor df = Tensor::empty(fv.shape(), fv.dtype(), fv.device());
-    const FactorContractionArgs forward = args_for(fv, layout, table, offset, {});
-    auto gradient = [&](int i) -> const void* { return g.output(i).defined() ? g.output(i).raw() : nullptr; };
-    kBackward(fv.device(), {fv.raw(),
-                            {gradient(0), gradient(1), gradient(2)},
-                            df.raw(),
-                            forward.cos,
-                            forward.sin,
-                            forward.rows,
-                            forward.window,
-                            offset,
-                            layout,
-                            fv.dtype()});
-    g.give(0, df);
+    g.give(0, factor_gradient(fv, {g.output(0), g.output(1), g.output(2)}, layout, table, offset));
   };
   record("factor_contraction", {f}, {&out.q, &out.k, &out.v}, std::move(backward));
   return out;
+}
+
+Tensor factor_gradient(const Tensor& f, const std::array<Tensor, 3>& dqkv, const FactorLayout& layout,
+                       const RopeTable& table, int64_t offset) {
+  check("factor_gradient", f, layout, table, offset);
+  const Tensor df = Tensor::empty(f.shape(), f.dtype(), f.device());
+  const FactorContractionArgs forward = args_for(f, layout, table, offset, {});
+  auto gradient = [&](size_t i) -> const void* { return dqkv[i].defined() ? dqkv[i].raw() : nullptr; };
+  kBackward(f.device(), {f.raw(),
+                         {gradient(0), gradient(1), gradient(2)},
+                         df.raw(),
+                         forward.cos,
+                         forward.sin,
+                         forward.rows,
+                         forward.window,
+                         offset,
+                         layout,
+                         f.dtype()});
+  return df;
 }
 
 Tensor contract_query(const Tensor& f, const FactorLayout& layout, const RopeTable& table, int64_t offset) {

@@ -43,6 +43,10 @@ FactorLayout pack_factors(int64_t heads, int64_t head_dim, int64_t rank_q, int64
 // whole, zero in padding columns. Error(internal) when segments overlap or leave the row.
 Qkv factor_contraction(const Variable& f, const FactorLayout& layout, const RopeTable& table, int64_t offset = 0);
 
+// The gradient of f from those of q, k and v (undefined: counts as zero). Off the tape.
+Tensor factor_gradient(const Tensor& f, const std::array<Tensor, 3>& dqkv, const FactorLayout& layout,
+                       const RopeTable& table, int64_t offset = 0);
+
 // What a decode cache takes of new tokens: (R_K + R_V)(H + D) numbers a token. Off the tape.
 struct FactorRows {
   Tensor a_k;  // [B, T, H, R_K]

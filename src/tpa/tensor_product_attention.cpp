@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "ops/attention.h"
+#include "ops/factor_attention.h"
 #include "ops/factor_decode.h"
 #include "tpa/tpa.h"
 #include "tpa/tpa_kvonly.h"
@@ -68,8 +69,12 @@ TensorProductAttention::TensorProductAttention(ParameterStore& store, const std:
 
 Variable TensorProductAttention::forward(const Variable& n, const AttentionContext& c) const {
   const Variable f = split_tokens(factors_.forward(n), c);
-  const Qkv qkv = factor_contraction(f, layout_, *c.rope, c.position);
-  const Variable o = attention(qkv.q, qkv.k, qkv.v, 1 / std::sqrt(static_cast<double>(width_)));
+  const double scale = 1 / std::sqrt(static_cast<double>(width_));
+  const auto attend = [&] {
+    const Qkv qkv = factor_contraction(f, layout_, *c.rope, c.position);
+    return attention(qkv.q, qkv.k, qkv.v, scale);
+  };
+  const Variable o = c.rebuild_qkv ? factor_attention(f, layout_, *c.rope, scale, c.position) : attend();
   return out_.forward(reshape(o, {c.batch * c.tokens, heads_ * width_}));
 }
 

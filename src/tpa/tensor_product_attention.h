@@ -5,7 +5,7 @@
 //   v[h] = (1/R_V) sum_r A_V[h, r] B_V[r]
 //
 // "Tensor Product Attention Is All You Need", arXiv 2501.06425, section 3. All factor maps are one packed product of n;
-// training materialises q, k, v; decoding keeps the factors, (R_K + R_V)(H + D) numbers a token.
+// training materialises q, k, v, and again in backward where memory asks; decoding keeps the factors, (R_K + R_V)(H + D) numbers a token.
 #pragma once
 
 #include "nn/attention/attention.h"
@@ -32,6 +32,7 @@ class TensorProductAttention : public Attention {
     return {heads_, width_, width_, heads_ * width_ * (ranks_.q + ranks_.k + ranks_.v)};
   }
   int64_t saved_numbers() const override { return layout_.width + 4 * heads_ * width_; }  // factors, q, k, v, o
+  int64_t rebuilt_numbers() const override { return 3 * heads_ * width_; }
   int64_t rope_width() const override { return width_; }
 
  private:

@@ -10,6 +10,8 @@ namespace t6::tpa {
 
 // Key section `model.tpa`.
 struct Options {
+  static constexpr bool kHasFactors = true;  // of which keys and values can be made again
+
   int64_t rank_q = 6;
   int64_t rank_k = 2;
   int64_t rank_v = 2;

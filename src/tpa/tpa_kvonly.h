@@ -10,6 +10,8 @@ namespace t6::tpa_kvonly {
 
 // Key section `model.tpa_kvonly`.
 struct Options {
+  static constexpr bool kHasFactors = true;  // of which keys and values can be made again
+
   int64_t rank_k = 2;
   int64_t rank_v = 2;
 

@@ -52,7 +52,7 @@ std::string what_would_fit(const Transformer& model, const RunConfig& config, De
   };
   for (int64_t batch = now.micro_batch; batch >= 1; --batch) {
     if (now.global_batch % (batch * world) != 0) continue;
-    for (const Recompute recompute : {Recompute::none, Recompute::attention, Recompute::block}) {
+    for (const Recompute recompute : {Recompute::none, Recompute::qkv, Recompute::attention, Recompute::block}) {
       if (recompute < now.recompute) continue;
       for (const bool spared : {false, true}) {
         if (spared ? !spares : batch == now.micro_batch && recompute == now.recompute) continue;

@@ -16,7 +16,8 @@ MemoryOptions memory_options(const RunConfig& config, Device device, int64_t wor
 
 // A clause for messages: the settings closest to the config's whose estimate for `device` of a rank (model/counts.h) is
 // at most `bytes`, as "train.recompute=block (about 61.2G) would fit". A save that training waits for (on a CPU) or no
-// captured graph (on a GPU) is tried before recomputation, and that before smaller micro-batches, which keep dividing a
+// captured graph (on a GPU) is tried before recomputation (of a little, q, k and v, before
+// of more), and that before smaller micro-batches, which keep dividing a
 // rank's share of train.global_batch. When nothing fits: how much the smallest setting needs.
 std::string what_would_fit(const Transformer& model, const RunConfig& config, Device device, int64_t bytes,
                            int64_t world = 1);

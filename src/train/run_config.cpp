@@ -37,6 +37,10 @@ void RunConfig::check(config::Checks& checks) const {
   checks.require(train.global_batch % train.micro_batch == 0, {"train.global_batch", "train.micro_batch"},
                  "expected train.global_batch to be a multiple of train.micro_batch, got {} and {}", train.global_batch,
                  train.micro_batch);
+  checks.require(train.recompute != Recompute::qkv || model.has_factors(), {"train.recompute", "model.attention"},
+                 "expected train.recompute none, attention or block under model.attention {}, got qkv, which makes "
+                 "queries, keys and values again of their factors, as tpa and tpa_kvonly have them",
+                 model.kind_name());
   checks.require(optimizer.min_lr <= optimizer.lr, {"optimizer.min_lr", "optimizer.lr"},
                  "expected optimizer.min_lr to be at most optimizer.lr, got {} and {}", optimizer.min_lr, optimizer.lr);
   const int64_t decay = schedule.decay_length(train.steps);

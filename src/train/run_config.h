@@ -112,8 +112,8 @@ constexpr DType dtype_for(Precision precision) {
   return precision == Precision::bf16 ? DType::bf16 : DType::f32;
 }
 
-constexpr std::array<std::string_view, 3> config_names(Recompute) {
-  return {"none", "attention", "block"};
+constexpr std::array<std::string_view, 4> config_names(Recompute) {
+  return {"none", "qkv", "attention", "block"};
 }
 
 struct TrainSection {

@@ -140,8 +140,18 @@ TEST_P(Kinds, RecomputeGivesEqualLossesAndGradients) {
     return all;
   };
   const std::vector<double> plain = run(Recompute::none);
+  EXPECT_EQ(run(Recompute::qkv), plain);
   EXPECT_EQ(run(Recompute::attention), plain);
   EXPECT_EQ(run(Recompute::block), plain);
+}
+
+// What a config may ask of a kind is what the kind does.
+TEST_P(Kinds, QueriesKeysAndValuesAreMadeAgainWhereThereAreFactors) {
+  const ModelConfig config = small_config();
+  const Transformer model(config);
+  const bool tpa = config.kind() == AttentionKind::tpa || config.kind() == AttentionKind::tpa_kvonly;
+  EXPECT_EQ(config.has_factors(), tpa);
+  EXPECT_EQ(model.attention().rebuilt_numbers(), tpa ? 3 * config.heads * config.head_width : 0);
 }
 
 // On a GPU smaller, as it may be an emulated one; what products work in is there before and not counted.
@@ -161,7 +171,7 @@ TEST_P(Kinds, MemoryEstimateIsWithinATenthOfThePeak) {
   const int64_t batch = device.is_cuda() ? 4 : 16;
   prepare_matmul(device);
   for (const DType dtype : {DType::f32, DType::bf16}) {
-    for (const Recompute recompute : {Recompute::none, Recompute::attention, Recompute::block}) {
+    for (const Recompute recompute : {Recompute::none, Recompute::qkv, Recompute::attention, Recompute::block}) {
       device.is_cuda() ? gpu::reset_peak() : memory::reset_peak();
       const auto before = static_cast<double>(usage().first);
       Transformer model(config);

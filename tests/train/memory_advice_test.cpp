@@ -31,6 +31,17 @@ TEST_F(MemoryAdvice, RecomputationComesBeforeSmallerBatches) {
       what_would_fit(model_, config_, kCpu, needs(12, Recompute::attention) - 1).starts_with("train.recompute=block "));
 }
 
+TEST_F(MemoryAdvice, QueriesKeysAndValuesAreMadeAgainFirst) {
+  EXPECT_LT(needs(12, Recompute::attention), needs(12, Recompute::qkv));
+  EXPECT_LT(needs(12, Recompute::qkv), needs(12, Recompute::none));
+  const std::string advice = what_would_fit(model_, config_, kCpu, needs(12, Recompute::qkv));
+  EXPECT_TRUE(advice.starts_with("train.recompute=qkv (about ")) << advice;
+  // A kind without factors has nothing to make them of.
+  const Transformer mha(test::small_model_config(AttentionKind::mha));
+  EXPECT_EQ(estimate_memory(mha, {.micro_batch = 12, .recompute = Recompute::qkv}).total(),
+            estimate_memory(mha, {.micro_batch = 12}).total());
+}
+
 TEST_F(MemoryAdvice, SmallerBatchesDivideTheGlobalBatch) {
   const int64_t bytes = needs(5, Recompute::none);  // 5 does not divide 12
   const std::string advice = what_would_fit(model_, config_, kCpu, std::min(bytes, needs(12, Recompute::block) - 1));

@@ -135,7 +135,7 @@ const std::vector<BadConfig>& bad_configs() {
       {"preset: offical\n", "1:9: preset: expected default or official, got 'offical'; nearest is 'official'"},
       {"run: {device: gpu}\n", "1:15: run.device: expected auto, cpu or cuda, got 'gpu'; nearest is 'cuda'"},
       {"train: {accumulation: avg}\n", "1:23: train.accumulation: expected mean or sum, got 'avg'"},
-      {"train: {recompute: [block]}\n", "1:20: train.recompute: expected none, attention or block, got a list"},
+      {"train: {recompute: [block]}\n", "1:20: train.recompute: expected none, qkv, attention or block, got a list"},
       {"data: {sampling: shufled}\n",
        "1:18: data.sampling: expected shuffled or random_window, got 'shufled'; nearest is 'shuffled'"},
       {"schedule: {kind: WSD}\n",
@@ -186,6 +186,9 @@ const std::vector<BadConfig>& bad_configs() {
       {"model: {head_width: 63}\n", "1:21: model.head_width: expected an even width for RoPE, got 63"},
       {"model: {attention: mla, mla: {rope_width: 31}}\n",
        "1:43: model.mla.rope_width: expected an even width for RoPE, got 31"},
+      {"model: {attention: mha}\ntrain: {recompute: qkv}\n",
+       "2:20: train.recompute: expected train.recompute none, attention or block under model.attention mha, got qkv, "
+       "which makes queries, keys and values again of their factors, as tpa and tpa_kvonly have them"},
       {"optimizer: {lr: 1e-5}\n",
        "1:17: optimizer.lr: expected optimizer.min_lr to be at most optimizer.lr, got 3e-05 and 1e-05"},
       {"train: {steps: 100}\n",

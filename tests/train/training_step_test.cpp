@@ -61,6 +61,7 @@ TEST_P(TrainingStepOfKind, LossesAreThoseOfTheCpu) {
 
 TEST_P(TrainingStepOfKind, RecomputationChangesNoLoss) {
   const std::vector<double> expected = losses(test::test_device(), 3, {});
+  EXPECT_EQ(losses(test::test_device(), 3, {.recompute = Recompute::qkv}), expected);
   EXPECT_EQ(losses(test::test_device(), 3, {.recompute = Recompute::attention}), expected);
   EXPECT_EQ(losses(test::test_device(), 3, {.recompute = Recompute::block}), expected);
 }

@@ -28,6 +28,8 @@ struct AttentionContext {
   int64_t tokens = 1;
   int64_t position = 0;
   const RopeTable* rope = nullptr;  // of the kind's rope_width(), at least position + tokens rows
+  bool rebuild_qkv = false;         // keep what q, k and v are made of and make them again in backward, where
+                                    // rebuilt_numbers() are any
 };
 
 // [batch * tokens, W] as [batch, tokens, W].
@@ -86,6 +88,8 @@ class Attention {
   virtual AttentionWork work() const = 0;
   // Numbers a token that forward() keeps for backward in compute precision, besides its input; for memory estimates.
   virtual int64_t saved_numbers() const = 0;
+  // Of these, how many a kind with factors makes again under AttentionContext::rebuild_qkv: q, k and v.
+  virtual int64_t rebuilt_numbers() const { return 0; }
   virtual int64_t rope_width() const = 0;  // how many dimensions of a head RoPE turns
 };
 
