@@ -38,9 +38,10 @@ int main(int argc, char** argv) {
     return error.code() == t6::ExitCode::internal ? report_bug(error.what()) : report(error.what(), error.code());
   } catch (const std::bad_alloc&) {
     return report(
-        "out of memory. For training, make train.micro_batch smaller, set train.recompute to attention or block, or "
-        "take a smaller model (t6 train --dry-run estimates what a run needs); elsewhere, fewer --workers or a smaller "
-        "--batch.",
+        "out of memory. For training, make train.micro_batch smaller, set train.recompute to qkv (tpa kinds), "
+        "attention "
+        "or block, or take a smaller model (t6 train --dry-run estimates what a run needs); elsewhere, fewer --workers "
+        "or a smaller --batch.",
         t6::ExitCode::io);
   } catch (const std::filesystem::filesystem_error& error) {
     return report(error.what(), t6::ExitCode::io);

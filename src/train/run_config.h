@@ -143,7 +143,8 @@ struct TrainSection {
     v.field("bucket_mb", bucket_mb, "gradients are sent to the other ranks in pieces of this size, while backward runs",
             config::range(1, 4096));
     v.field("precision", precision, "of matrix products and attention; weights and statistics stay f32");
-    v.field("recompute", recompute, "activations computed again in the backward pass, to save memory");
+    v.field("recompute", recompute,
+            "activations computed again in the backward pass, to save memory; qkv: of tpa and tpa_kvonly");
     v.field("cuda_graph", cuda_graph, "on a GPU: micro-steps run as one captured graph; the losses are the same");
     v.field("max_runtime", max_runtime, "save and exit after this time", config::at_least(1));
     v.field("target_loss", target_loss, "stop once the validation loss is at or below", config::positive());

@@ -68,16 +68,5 @@ TEST(FactorAttention, EqualsContractionAndAttentionAndKeepsNoQueriesKeysOrValues
   }
 }
 
-// Nothing but the output is left of a forward that no gradient is asked of.
-TEST(FactorAttention, KeepsNothingOffTheTape) {
-  const Case c = cases()[1];
-  const Device device = test::test_device();
-  const RopeTable table = make_rope_table(12, 8, 100, false, DType::f32).to(device);
-  const Variable f(test::random_tensor({1, 9, c.layout.width}, DType::f32, 1).to(device));
-  const size_t before = in_use();
-  const Variable o = factor_attention(f, c.layout, table, 0.3, 3);
-  EXPECT_EQ(in_use() - before, size_t{9 * 5 * 8 * 4});
-}
-
 }  // namespace
 }  // namespace t6
