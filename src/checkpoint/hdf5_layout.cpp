@@ -199,22 +199,26 @@ std::optional<Hdf5Dataset> dataset_of(const json& told, uint64_t file_size) {
   return dataset;
 }
 
-Hdf5Layout layout_of(const std::string& text, uint64_t file_size) {
-  const json told = json::parse(text);
-  Hdf5Layout layout;
-  layout.integers = told.at("integers").get<std::map<std::string, int64_t>>();
-  layout.refused = told.at("refused").get<std::map<std::string, std::string>>();
-  for (const auto& [name, entry] : told.at("datasets").items()) {
-    if (std::optional<Hdf5Dataset> dataset = dataset_of(entry, file_size)) {
-      layout.datasets.emplace(name, std::move(*dataset));
-    } else {
-      layout.refused.emplace(name, "at most five dimensions, in chunks of consecutive elements inside the file");
-    }
-  }
-  return layout;
-}
-
 }  // namespace
+
+std::optional<Hdf5Layout> parse_told(const std::string& text, uint64_t file_size) {
+  try {
+    const json told = json::parse(text);
+    Hdf5Layout layout;
+    layout.integers = told.at("integers").get<std::map<std::string, int64_t>>();
+    layout.refused = told.at("refused").get<std::map<std::string, std::string>>();
+    for (const auto& [name, entry] : told.at("datasets").items()) {
+      if (std::optional<Hdf5Dataset> dataset = dataset_of(entry, file_size)) {
+        layout.datasets.emplace(name, std::move(*dataset));
+      } else {
+        layout.refused.emplace(name, "at most five dimensions, in chunks of consecutive elements inside the file");
+      }
+    }
+    return layout;
+  } catch (const json::exception&) {
+    return std::nullopt;
+  }
+}
 
 Hdf5Layout read_hdf5_layout(const io::File& file) {
   const uint64_t bytes = file.size();
@@ -231,11 +235,9 @@ Hdf5Layout read_hdf5_layout(const io::File& file) {
          "{}: the HDF5 library could not read it; tried in a process of its own, {}. It is damaged, or made to do harm",
          path, read.failure);
   }
-  try {
-    return layout_of(read.text, bytes);
-  } catch (const json::exception&) {
-    fail(ExitCode::checkpoint, "{}: what the HDF5 library reads in it contradicts itself", path);
-  }
+  std::optional<Hdf5Layout> layout = parse_told(read.text, bytes);
+  if (!layout) fail(ExitCode::checkpoint, "{}: what the HDF5 library reads in it contradicts itself", path);
+  return std::move(*layout);
 }
 
 }  // namespace t6::checkpoint

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,5 +39,9 @@ struct Hdf5Layout {
 // Error(checkpoint) naming the file: it is not HDF5, or libhdf5 ended badly on it. A few milliseconds and some for
 // every thousand chunks; more in a process with much memory, which it copies the page tables of.
 Hdf5Layout read_hdf5_layout(const io::File& file);
+
+// What the child tells, a JSON document, as far as it can be true of a file of `file_size` bytes; nothing when it is of
+// another form.
+std::optional<Hdf5Layout> parse_told(const std::string& text, uint64_t file_size);
 
 }  // namespace t6::checkpoint

@@ -207,7 +207,9 @@ Hdf5Tokens read_hdf5_tokens(const io::File& file) {
   return layout;
 }
 
-std::string to_text(const Hdf5Tokens& layout) {
+}  // namespace
+
+std::string to_told(const Hdf5Tokens& layout) {
   nlohmann::json json{{"tokens", {layout.tokens_offset, layout.token_count, layout.width}},
                       {"documents", {layout.documents_offset, layout.document_count}},
                       {"tokenizer_hash", layout.tokenizer_hash},
@@ -217,8 +219,7 @@ std::string to_text(const Hdf5Tokens& layout) {
   return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
-// The opposite; nothing when the text is not of that form, or names ranges outside a file of `file_size` bytes.
-std::optional<Hdf5Tokens> from_text(const std::string& text, uint64_t file_size) {
+std::optional<Hdf5Tokens> parse_told(const std::string& text, uint64_t file_size) {
   Hdf5Tokens layout;
   try {
     const nlohmann::json json = nlohmann::json::parse(text);
@@ -246,20 +247,18 @@ std::optional<Hdf5Tokens> from_text(const std::string& text, uint64_t file_size)
   return layout;
 }
 
-}  // namespace
-
 Hdf5Tokens open_hdf5_tokens(const io::File& file) {
   // Started, and in no other thread's hands, before the process forks.
   const hdf5::Guard guarded = hdf5::guard();
   hdf5::start();
-  const ChildResult read = run_in_child([&] { return to_text(read_hdf5_tokens(file)); }, {.processor_seconds = 2});
+  const ChildResult read = run_in_child([&] { return to_told(read_hdf5_tokens(file)); }, {.processor_seconds = 2});
   if (!read.failure.empty()) {
     fail(ExitCode::data,
          "token shard {}: the HDF5 library could not read it; tried in a process of its own, {}. It is damaged, or "
          "made to do harm; make the shard again with 't6 tokenize'",
          file.path().string(), read.failure);
   }
-  const std::optional<Hdf5Tokens> layout = from_text(read.text, file.size());
+  const std::optional<Hdf5Tokens> layout = parse_told(read.text, file.size());
   if (!layout) {
     fail(ExitCode::data,
          "token shard {}: what the HDF5 library reads in it contradicts itself; make the shard again "

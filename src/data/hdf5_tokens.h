@@ -37,6 +37,11 @@ struct Hdf5Tokens {
 // the page tables of.
 Hdf5Tokens open_hdf5_tokens(const io::File& file);
 
+// What the child tells, and that read back: nothing when the text is not of that form, or names ranges outside a file of
+// `file_size` bytes.
+std::string to_told(const Hdf5Tokens& layout);
+std::optional<Hdf5Tokens> parse_told(const std::string& text, uint64_t file_size);
+
 // Creates the file with room for token_count tokens and document_count offsets and fills in the two offsets of
 // `layout`; the caller writes both datasets in place, through the file returned. token_count > 0. Error(io), also when
 // the file exists; a file that is not complete is the caller's to remove.

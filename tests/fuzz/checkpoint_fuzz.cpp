@@ -8,6 +8,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "checkpoint/commit.h"
+#include "checkpoint/hdf5_layout.h"
 #include "checkpoint/hdf5_reader.h"
 #include "checkpoint/hdf5_writer.h"
 #include "checkpoint/manifest.h"
@@ -127,6 +128,36 @@ void run_hdf5(std::string_view input) {
   }
 }
 
+// What a child may say of a file of this size that was taken over: every chunk lies in the file, and the chunks are the
+// tensor.
+void run_hdf5_told(std::string_view input) {
+  constexpr uint64_t kFileBytes = 100'000;
+  const std::optional<checkpoint::Hdf5Layout> told = checkpoint::parse_told(std::string(input), kFileBytes);
+  if (!told) return;
+  for (const auto& [name, dataset] : told->datasets) {
+    for (const uint64_t address : dataset.addresses) {
+      require(address < kFileBytes && dataset.chunk_bytes() < kFileBytes - address, "{}: {} bytes at {}", name,
+              dataset.chunk_bytes(), address);
+    }
+    const int64_t slices = dataset.shape.numel() / dataset.slice_elements;
+    require(dataset.chunk_elements > 0 && dataset.chunk_elements <= dataset.slice_elements &&
+                slices * dataset.slice_elements == dataset.shape.numel() &&
+                static_cast<uint64_t>(slices * dataset.chunks_per_slice()) == dataset.addresses.size(),
+            "{}: {} chunks of {} elements, slices of {}, {} in all", name, dataset.addresses.size(),
+            dataset.chunk_elements, dataset.slice_elements, dataset.shape.numel());
+  }
+}
+
+std::vector<std::string> hdf5_told_seeds() {
+  return {R"({"integers":{"step":5},"refused":{"x":"a group"},"datasets":{)"
+          R"("a":{"dims":[2,3],"chunk":[1,3],"dtype":0,"addresses":[400,900]},)"
+          R"("b":{"dims":[5],"chunk":[2],"dtype":2,"addresses":[1000,2000,3000]}}})",
+          R"({"integers":{},"refused":{},"datasets":{"a":{"dims":[2,3,4],"chunk":[1,2,4],"dtype":1,"addresses":[]}}})",
+          R"({"integers":{},"refused":{},"datasets":{"a":{"dims":[4],"chunk":[4],"dtype":0,"addresses":[99990]}}})",
+          R"({"integers":{},"refused":{},"datasets":{"a":{"dims":[4294967296,4294967296],"chunk":[1,1],)"
+          R"("dtype":0,"addresses":[99999]}}})"};
+}
+
 checkpoint::Manifest example() {
   const std::string hash = "0123456789abcdef0123456789abcdef";
   checkpoint::Manifest manifest;
@@ -193,8 +224,9 @@ std::vector<std::string> hdf5_seeds() {
 
 Registered manifest_target({"manifest", "manifest.json of checkpoints", &run_manifest, &manifest_seeds, 2048});
 Registered resume_target({"resume", "where a run stands, of a manifest", &run_resume, &resume_seeds, 2048});
-Registered hdf5_target({"checkpoint_hdf5", "tensors of a checkpoint, in a child process", &run_hdf5, &hdf5_seeds, 16384,
-                        true});
+// Read line by line by CMake.
+Registered hdf5_told_target({"checkpoint_hdf5_told", "what that child tells", &run_hdf5_told, &hdf5_told_seeds, 2048});
+Registered hdf5_target({"checkpoint_hdf5", "tensors of a checkpoint, in a child", &run_hdf5, &hdf5_seeds, 16384, true});
 
 }  // namespace
 }  // namespace t6::fuzz

@@ -74,6 +74,38 @@ void run_hdf5(std::string_view input) {
   read_all(*shard, input, false);
 }
 
+// What a child may say of a file of this size that was taken over: nothing outside the file is taken from it.
+void run_hdf5_told(std::string_view input) {
+  constexpr uint64_t kFileBytes = 100'000;
+  const std::optional<data::Hdf5Tokens> told = data::parse_told(std::string(input), kFileBytes);
+  if (!told) return;
+  const auto require_inside = [](const char* what, uint64_t offset, uint64_t count, uint64_t width) {
+    require(offset <= kFileBytes && count <= (kFileBytes - offset) / width, "{}: {} of {} bytes at {}", what, count,
+            width, offset);
+  };
+  require(told->width == 2 || told->width == 4, "tokens of {} bytes", told->width);
+  require_inside("tokens", told->tokens_offset, told->token_count, told->width);
+  require_inside("documents", told->documents_offset, told->document_count, 8);
+  const std::optional<data::Hdf5Tokens> again = data::parse_told(data::to_told(*told), kFileBytes);
+  require(again && again->token_count == told->token_count && again->vocabulary == told->vocabulary &&
+              again->source == told->source,
+          "told again it is something else");
+}
+
+std::vector<std::string> hdf5_told_seeds() {
+  return {data::to_told({.tokens_offset = 2048,
+                         .token_count = 9,
+                         .documents_offset = 4096,
+                         .document_count = 2,
+                         .vocabulary = 50257,
+                         .end_of_text = 50256,
+                         .tokenizer_hash = "0123456789abcdef",
+                         .source = "a"}),
+          R"({"tokens":[99990,5,2],"documents":[0,0],"tokenizer_hash":"","source":""})",
+          R"({"tokens":[99991,5,2],"documents":[0,0],"tokenizer_hash":"","source":""})",
+          R"({"tokens":[1,18446744073709551615,4],"documents":[-1,1e30],"tokenizer_hash":5,"source":[]})"};
+}
+
 void run_patterns(std::string_view input) {
   static const std::filesystem::path folder = [] {
     const std::filesystem::path made = scratch_folder() / "shards";
@@ -158,6 +190,7 @@ std::vector<std::string> pattern_seeds() {
 }
 
 Registered bin_target({"shard_bin", "token shards, .bin", &run_bin, &bin_seeds, 2048});
+Registered hdf5_told_target({"shard_hdf5_told", "what that child tells", &run_hdf5_told, &hdf5_told_seeds, 2048});
 Registered hdf5_target({"shard_hdf5", "token shards, .h5, in their child process", &run_hdf5, &hdf5_seeds, 8192, true});
 Registered patterns_target({"shard_patterns", "patterns of shard files", &run_patterns, &pattern_seeds, 256});
 
