@@ -37,8 +37,8 @@ struct Hdf5Tokens {
 // the page tables of.
 Hdf5Tokens open_hdf5_tokens(const io::File& file);
 
-// What the child tells, and that read back: nothing when the text is not of that form, or names ranges outside a file of
-// `file_size` bytes.
+// What the child tells, and that read back: nothing when the text is not of that form, or names ranges outside a file
+// of `file_size` bytes.
 std::string to_told(const Hdf5Tokens& layout);
 std::optional<Hdf5Tokens> parse_told(const std::string& text, uint64_t file_size);
 

@@ -18,8 +18,8 @@ class AgreedError : public Error {
 // first that did, with its rank in front unless it is rank 0.
 void agree(Communicator& communicator, const std::function<void()>& work);
 
-// `text` is the same on all ranks. Where one has another than rank 0 all throw an error of `code`, which names the first
-// that does: "rank 3 has other <what> than rank 0: <its text> and not <rank 0's>; <hint>".
+// `text` is the same on all ranks. Where one has another than rank 0 all throw an error of `code`, which names the
+// first that does: "rank 3 has other <what> than rank 0: <its text> and not <rank 0's>; <hint>".
 void require_alike(Communicator& communicator, ExitCode code, std::string_view what, std::string_view text,
                    std::string_view hint);
 

@@ -1,4 +1,4 @@
-// Contraction of factors and attention as one operation, which keeps the factors and makes q, k and v again in backward.
+// Contraction of factors and attention as one operation, which keeps the factors and makes q, k, v again in backward.
 #pragma once
 
 #include "ops/factor_contraction.h"

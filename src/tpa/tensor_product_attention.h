@@ -5,7 +5,8 @@
 //   v[h] = (1/R_V) sum_r A_V[h, r] B_V[r]
 //
 // "Tensor Product Attention Is All You Need", arXiv 2501.06425, section 3. All factor maps are one packed product of n;
-// training materialises q, k, v, and again in backward where memory asks; decoding keeps the factors, (R_K + R_V)(H + D) numbers a token.
+// training materialises q, k, v, and again in backward where memory asks; decoding keeps the factors,
+// (R_K + R_V)(H + D) numbers a token.
 #pragma once
 
 #include "nn/attention/attention.h"
