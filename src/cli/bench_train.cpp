@@ -55,7 +55,8 @@ struct Result {
   std::vector<double> step_seconds;
   std::vector<profile::Entry> profile;
   double loss = 0;
-  size_t memory = 0;  // peak, bytes
+  size_t memory = 0;          // peak of tensors, bytes
+  gpu::Memory device_memory;  // of a GPU, after the steps
   MemoryEstimate estimate;
   double total() const {
     double sum = 0;
@@ -112,6 +113,7 @@ Result measure(const RunConfig& config, const Options& options, Device device) {
   if (options.profile) result.profile = profile::stop();
   progress.finish();
   result.memory = device.is_cuda() ? gpu::peak_bytes() : memory::usage().peak;
+  if (device.is_cuda()) result.device_memory = gpu::memory();
   return result;
 }
 
@@ -154,6 +156,11 @@ Json to_json(const Report& report) {
             {"peak_memory_bytes", report.result.memory},
             {"estimated_memory_bytes", report.result.estimate.total()},
             {"loss", report.result.loss}};
+  if (report.device.is_cuda()) {
+    const gpu::Memory& memory = report.result.device_memory;
+    json["reserved_memory_bytes"] = memory.reserved_peak;
+    json["device_memory_in_use_bytes"] = memory.total - memory.free;
+  }
   if (report.yardsticks) {
     json["measured_gflops"] = report.yardsticks->gflops;
     json["measured_gigabytes_per_second"] = report.yardsticks->gigabytes;
@@ -177,8 +184,14 @@ std::string to_text(const Report& report) {
       {"mfu", fmt::format("{:.1f}% (causal attention counted once), {:.1f}% (full-attention convention)",
                           report.mfu(facts.counts.flops_causal) * 100, report.mfu(facts.counts.flops_full) * 100)},
       {"", fmt::format("of {} in {}, {}", product_rate(report.peak.flops * 1e-9), precision, report.peak.source)},
-      {"memory", fmt::format("{} at its peak, {} estimated", format_memory(report.result.memory),
+      {"memory", fmt::format("{} of tensors at their peak, {} estimated", format_memory(report.result.memory),
                              format_memory(static_cast<uint64_t>(report.result.estimate.total())))}};
+  if (report.device.is_cuda()) {
+    const gpu::Memory& memory = report.result.device_memory;
+    lines.emplace_back("", fmt::format("{} reserved for them by the device; {} of its {} in use, by whomever",
+                                       format_memory(memory.reserved_peak), format_memory(memory.total - memory.free),
+                                       format_memory(memory.total)));
+  }
   if (!report.time) return label_lines(lines);
   lines.emplace_back("measured", describe(*report.yardsticks));
   return label_lines(lines) + "\n" + report.time->text();

@@ -11,17 +11,24 @@
 
 #include "base/error.h"
 
-// Throws Error(internal) with the expression, the error's name and its text.
+// Throws Error(internal) with the expression, the error's name and its text; also for a failure that was kept before.
 #define T6_CUDA(expression)                                                                     \
   do {                                                                                          \
     const cudaError_t t6_status = (expression);                                                 \
     T6_CHECK(t6_status == cudaSuccess, "{}: {} ({})", #expression, cudaGetErrorName(t6_status), \
              cudaGetErrorString(t6_status));                                                    \
+    ::t6::cuda::report_kept_failure(#expression);                                               \
   } while (false)
 
 namespace t6::cuda {
 
 constexpr int kWarp = 32;
+
+// Keeps the failed status of a call whose caller cannot throw, for the next T6_CUDA to report; the first of several.
+void keep_failure(const char* call, cudaError_t status) noexcept;
+void drop_kept_failure() noexcept;
+// Throws Error(internal) where one is kept, once; `before` is the call that found it.
+void report_kept_failure(const char* before);
 
 // The stream all work of the current device runs on, in the order it is asked for (tensor/gpu.cu).
 cudaStream_t current_stream();
@@ -40,13 +47,16 @@ size_t max_shared_bytes();
 struct LaunchShape {
   dim3 grid;
   dim3 block;
-  size_t shared_bytes = 0;  // dynamic; above 48 KiB the kernel is allowed more
+  size_t shared_bytes = 0;  // dynamic
 };
+
+// Up to here a kernel's dynamic shared memory needs no leave: 48 KiB less what it may have of its own (static).
+inline constexpr size_t kSharedBytesWithoutLeave = size_t{32} << 10;
 
 // Runs a kernel on the current stream. Arguments are converted to the kernel's parameter types.
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), const LaunchShape& shape, Arguments&&... arguments) {
-  if (shape.shared_bytes > size_t{48} << 10) {
+  if (shape.shared_bytes > kSharedBytesWithoutLeave) {
     T6_CUDA(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  static_cast<int>(shape.shared_bytes)));
   }

@@ -110,7 +110,7 @@ std::byte* allocate(size_t bytes, int device) {
   return data;
 }
 
-// Errors are left for the next call that can report them: a destructor cannot, and at exit the driver may be gone.
+// A failure is kept for the next call that can report it: a destructor cannot.
 void free(std::byte* data, size_t bytes) noexcept {
   Guarded& state = guarded();
   const std::lock_guard lock(state.mutex);
@@ -125,7 +125,9 @@ void free(std::byte* data, size_t bytes) noexcept {
     block -= kGuardBytes;
   }
   pool_usage().remove(bytes);
-  static_cast<void>(cudaFreeAsync(block, current_stream()));
+  if (const cudaError_t status = cudaFreeAsync(block, current_stream()); status != cudaSuccess) {
+    keep_failure("cudaFreeAsync", status);
+  }
 }
 
 void set_poison(bool on) {

@@ -2,6 +2,7 @@
 
 #include <nvtx3/nvToolsExt.h>
 #include <algorithm>
+#include <atomic>
 #include <limits>
 #include <mutex>
 #include <utility>
@@ -63,6 +64,43 @@ unsigned blocks_for_loop(int64_t n, int64_t per_block) {
   constexpr int64_t kBlocksPerMultiprocessor = 8;
   return static_cast<unsigned>(
       std::min<int64_t>(blocks_for(n, per_block), current().multiprocessors * kBlocksPerMultiprocessor));
+}
+
+namespace {
+
+struct KeptFailure {
+  std::atomic<bool> any = false;
+  std::mutex mutex;
+  const char* call = "";
+  cudaError_t status = cudaSuccess;
+};
+
+KeptFailure& kept_failure() {
+  static KeptFailure& kept = *new KeptFailure;  // never destroyed: storages are freed until the very end
+  return kept;
+}
+
+}  // namespace
+
+void keep_failure(const char* call, cudaError_t status) noexcept {
+  KeptFailure& kept = kept_failure();
+  const std::lock_guard lock(kept.mutex);
+  if (kept.any) return;
+  kept.call = call;
+  kept.status = status;
+  kept.any = true;
+}
+
+void drop_kept_failure() noexcept {
+  kept_failure().any = false;
+}
+
+void report_kept_failure(const char* before) {
+  KeptFailure& kept = kept_failure();
+  if (!kept.any.load(std::memory_order_relaxed) || !kept.any.exchange(false)) return;
+  const std::lock_guard lock(kept.mutex);
+  fail(ExitCode::internal, "{}, some time before {}: {} ({})", kept.call, before, cudaGetErrorName(kept.status),
+       cudaGetErrorString(kept.status));
 }
 
 size_t max_shared_bytes() {
@@ -154,16 +192,27 @@ void use(int index) {
   cuda::open_device(state);
 }
 
+namespace {
+
+cudaMemPool_t memory_pool() {
+  cudaMemPool_t pool = nullptr;
+  T6_CUDA(cudaDeviceGetDefaultMemPool(&pool, cuda::current().device));
+  return pool;
+}
+
+}  // namespace
+
 Memory memory() {
   current_stream();
   Memory m;
   m.in_use = cuda::pool_usage().in_use;
   m.peak = cuda::pool_usage().peak;
-  cudaMemPool_t pool = nullptr;
-  T6_CUDA(cudaDeviceGetDefaultMemPool(&pool, cuda::current().device));
-  uint64_t held = 0;
-  T6_CUDA(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &held));
+  uint64_t held = 0, pool_peak = 0, graphs_peak = 0;
+  T6_CUDA(cudaMemPoolGetAttribute(memory_pool(), cudaMemPoolAttrReservedMemCurrent, &held));
+  T6_CUDA(cudaMemPoolGetAttribute(memory_pool(), cudaMemPoolAttrReservedMemHigh, &pool_peak));
+  T6_CUDA(cudaDeviceGetGraphMemAttribute(cuda::current().device, cudaGraphMemAttrReservedMemHigh, &graphs_peak));
   m.held = held;
+  m.reserved_peak = pool_peak + graphs_peak;
   T6_CUDA(cudaMemGetInfo(&m.free, &m.total));
   return m;
 }
@@ -174,13 +223,15 @@ size_t peak_bytes() {
 
 void reset_peak() {
   cuda::pool_usage().peak = cuda::pool_usage().in_use;
+  current_stream();
+  uint64_t zero = 0;  // the one value they take: from here on
+  T6_CUDA(cudaMemPoolSetAttribute(memory_pool(), cudaMemPoolAttrReservedMemHigh, &zero));
+  T6_CUDA(cudaDeviceSetGraphMemAttribute(cuda::current().device, cudaGraphMemAttrReservedMemHigh, &zero));
 }
 
 void release_cached() {
   synchronize();
-  cudaMemPool_t pool = nullptr;
-  T6_CUDA(cudaDeviceGetDefaultMemPool(&pool, cuda::current().device));
-  T6_CUDA(cudaMemPoolTrimTo(pool, 0));
+  T6_CUDA(cudaMemPoolTrimTo(memory_pool(), 0));
 }
 
 void synchronize() {
@@ -356,6 +407,7 @@ void Graph::capture(const std::function<void()>& work) {
     static_cast<void>(cudaStreamEndCapture(current_stream(), &broken));
     if (broken != nullptr) static_cast<void>(cudaGraphDestroy(broken));
     static_cast<void>(cudaGetLastError());
+    cuda::drop_kept_failure();  // what was freed while the capture broke
     throw;
   }
   T6_CUDA(cudaStreamEndCapture(current_stream(), &captured->graph));

@@ -40,7 +40,10 @@ struct Memory {
   size_t in_use = 0;  // bytes in live tensors
   size_t peak = 0;    // highest in_use since start or reset_peak
   size_t held = 0;    // bytes the pool holds, freed ones kept for reuse included
-  size_t free = 0;    // bytes the driver still has, of `total`
+  // Since start or reset_peak, by the driver: most the pool held, and most that captured graphs held beside it, with
+  // what neither had in tensors. At least what the device gave up for them; more where the two were not at one time.
+  size_t reserved_peak = 0;
+  size_t free = 0;  // bytes the driver still has, of `total`
   size_t total = 0;
 };
 Memory memory();

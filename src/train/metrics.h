@@ -47,7 +47,9 @@ struct StepMetrics {
   double step_ms = 0;
   std::optional<double> tokens_per_second;  // all ranks
   std::optional<double> mfu;                // fraction of the devices' peak, 0.412
-  std::optional<uint64_t> memory_bytes;     // peak of this rank's device
+  // Highest bytes of live tensors on this rank's device, which is what estimates are of (model/counts.h) and asks no
+  // driver; what the device set aside for them is more and stands in `t6 bench train`.
+  std::optional<uint64_t> memory_bytes;
   std::optional<double> eta_seconds;
 };
 

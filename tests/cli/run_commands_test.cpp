@@ -523,6 +523,8 @@ TEST_F(RunCommands, TrainEvaluateGenerateOnAGpu) {
                                        .out);
     const double memory = bench.at("peak_memory_bytes"), estimate = bench.at("estimated_memory_bytes");
     EXPECT_NEAR(estimate / memory, 1, 0.1) << precision;
+    EXPECT_GE(bench.at("reserved_memory_bytes"), memory) << precision;
+    EXPECT_GE(bench.at("device_memory_in_use_bytes"), bench.at("peak_memory_bytes")) << precision;
   }
 }
 

@@ -282,11 +282,34 @@ unsigned ballot(unsigned mask, bool predicate) {
   return result;
 }
 
-cudaError_t run_grid(const cudaLaunchConfig_t& config, std::function<void()> thread) {
+namespace {
+
+constexpr size_t kSharedBytesWithoutLeave = size_t{47} << 10;
+
+struct Leave {
+  std::mutex mutex;
+  std::map<const void*, size_t> bytes;  // of dynamic shared memory, by kernel
+};
+
+Leave& leave_given() {
+  static Leave& state = *new Leave;
+  return state;
+}
+
+size_t most_shared_bytes(const void* kernel) {
+  Leave& given = leave_given();
+  const std::lock_guard lock(given.mutex);
+  const auto it = given.bytes.find(kernel);
+  return it == given.bytes.end() ? kSharedBytesWithoutLeave : it->second;
+}
+
+}  // namespace
+
+cudaError_t run_grid(const cudaLaunchConfig_t& config, const void* kernel, std::function<void()> thread) {
   const dim3 grid = config.gridDim, size = config.blockDim;
   const uint64_t threads = uint64_t{size.x} * size.y * size.z;
   if (threads == 0 || threads > 1024 || uint64_t{grid.x} * grid.y * grid.z == 0 || grid.y > 65535 || grid.z > 65535 ||
-      size.z > 64 || config.dynamicSmemBytes > t6::cuda::kMaxSharedBytes) {
+      size.z > 64 || config.dynamicSmemBytes > most_shared_bytes(kernel)) {
     return cudaErrorInvalidConfiguration;
   }
   enqueue([config, grid, thread = std::move(thread)] {
@@ -321,7 +344,10 @@ struct t6_emulated_event {
 };
 struct t6_emulated_graph {
   std::vector<std::function<void()>> work;
-  std::vector<void*> freed;  // memory of the graph, kept as long as it may run
+  std::map<void*, size_t> open;  // allocated in the capture and not freed in it so far
+  std::vector<void*> freed;      // memory of the graph, kept as long as it may run
+  size_t live = 0, peak = 0;     // bytes of `open`
+  bool broken = false;           // by a call that a capture does not allow
   int holders = 1;
 };
 
@@ -331,6 +357,9 @@ struct Device {
   std::mutex mutex;
   std::map<void*, size_t> blocks;
   size_t used = 0;
+  size_t captured = 0;                 // of that, what was allocated in captures
+  size_t pool_high = 0;                // of the rest
+  size_t graphs = 0, graphs_high = 0;  // as a driver holds it, which uses a graph's memory again within it
   t6_emulated_graph* capturing = nullptr;
 };
 
@@ -375,8 +404,18 @@ void free_block(Device& d, void* data) {
 
 void release(t6_emulated_graph* graph) {
   if (--graph->holders > 0) return;
-  for (void* data : graph->freed) free_block(device(), data);
+  Device& d = device();
+  const std::lock_guard lock(d.mutex);
+  for (void* data : graph->freed) {
+    d.captured -= d.blocks[data];
+    free_block(d, data);
+  }
   delete graph;
+}
+
+[[noreturn]] void stop_capture(const char* what) {
+  std::fprintf(stderr, "emulated GPU: %s\n", what);
+  std::abort();
 }
 
 }  // namespace
@@ -413,6 +452,8 @@ const char* cudaGetErrorName(cudaError_t error) {
       return "cudaErrorInvalidConfiguration";
     case cudaErrorStreamCaptureUnsupported:
       return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorStreamCaptureInvalidated:
+      return "cudaErrorStreamCaptureInvalidated";
     default:
       return "cudaErrorInvalidValue";
   }
@@ -483,7 +524,10 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  if (device().capturing != nullptr) return cudaErrorStreamCaptureUnsupported;
+  if (device().capturing != nullptr) {
+    device().capturing->broken = true;
+    return cudaErrorStreamCaptureUnsupported;
+  }
   run_until(*stream, stream->asked);
   return cudaSuccess;
 }
@@ -495,11 +539,24 @@ cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int) {
   *pool = nullptr;
   return cudaSuccess;
 }
-cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) {
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr attribute, void*) {
+  Device& d = device();
+  const std::lock_guard lock(d.mutex);
+  if (attribute == cudaMemPoolAttrReservedMemHigh) d.pool_high = d.used - d.captured;
   return cudaSuccess;
 }
-cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr, void* value) {
-  *static_cast<uint64_t*>(value) = device().used;
+cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr attribute, void* value) {
+  Device& d = device();
+  const std::lock_guard lock(d.mutex);
+  *static_cast<uint64_t*>(value) = attribute == cudaMemPoolAttrReservedMemHigh ? d.pool_high : d.used - d.captured;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetGraphMemAttribute(int, cudaGraphMemAttributeType, void* value) {
+  *static_cast<uint64_t*>(value) = device().graphs_high;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceSetGraphMemAttribute(int, cudaGraphMemAttributeType, void*) {
+  device().graphs_high = device().graphs;
   return cudaSuccess;
 }
 cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, size_t) {
@@ -519,17 +576,30 @@ cudaError_t cudaMallocAsync(void** data, size_t bytes, cudaStream_t) {
   if (posix_memalign(data, 256, bytes) != 0) return cudaErrorMemoryAllocation;
   d.blocks[*data] = bytes;
   d.used += bytes;
+  if (d.capturing == nullptr) {
+    d.pool_high = std::max(d.pool_high, d.used - d.captured);
+    return cudaSuccess;
+  }
+  d.captured += bytes;
+  d.capturing->open[*data] = bytes;
+  d.capturing->live += bytes;
+  d.capturing->peak = std::max(d.capturing->peak, d.capturing->live);
   return cudaSuccess;
 }
 cudaError_t cudaFreeAsync(void* data, cudaStream_t) {
   Device& d = device();
   const std::lock_guard lock(d.mutex);
   if (d.capturing != nullptr) {
+    const auto it = d.capturing->open.find(data);
+    if (it == d.capturing->open.end()) stop_capture("memory is freed in a capture that did not allocate it");
+    d.capturing->live -= it->second;
+    d.capturing->open.erase(it);
     d.capturing->freed.push_back(data);
-  } else {
-    free_block(d, data);
+    return d.capturing->broken ? cudaErrorStreamCaptureInvalidated : cudaSuccess;
   }
-  return cudaSuccess;
+  free_block(d, data);
+  const char* fails = std::getenv("T6_EMULATED_FREE");
+  return fails != nullptr && std::strcmp(fails, "fails") == 0 ? cudaErrorInvalidValue : cudaSuccess;
 }
 cudaError_t cudaMallocHost(void** data, size_t bytes) {
   *data = std::malloc(bytes);
@@ -554,8 +624,12 @@ cudaError_t cudaMemset2DAsync(void* to, size_t pitch, int value, size_t width, s
   });
   return cudaSuccess;
 }
-cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int value) {
-  return value > static_cast<int>(t6::cuda::kMaxSharedBytes) ? cudaErrorInvalidValue : cudaSuccess;
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
+  if (value > static_cast<int>(t6::cuda::kMaxSharedBytes)) return cudaErrorInvalidValue;
+  t6_emulation::Leave& given = t6_emulation::leave_given();
+  const std::lock_guard lock(given.mutex);
+  given.bytes[kernel] = static_cast<size_t>(value);
+  return cudaSuccess;
 }
 cudaError_t cudaEventCreate(cudaEvent_t* event) {
   *event = new t6_emulated_event{std::chrono::steady_clock::now()};
@@ -587,12 +661,23 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
-  *graph = std::exchange(device().capturing, nullptr);
+  t6_emulated_graph* captured = std::exchange(device().capturing, nullptr);
+  if (captured->broken) {
+    *graph = nullptr;
+    for (const auto& [data, bytes] : captured->open) captured->freed.push_back(data);
+    release(captured);
+    return cudaErrorStreamCaptureInvalidated;
+  }
+  if (!captured->open.empty())
+    stop_capture("memory is allocated in a capture and not freed in it: it cannot run twice");
+  *graph = captured;
   return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
   ++graph->holders;
   *executable = graph;
+  device().graphs += graph->peak;
+  device().graphs_high = std::max(device().graphs_high, device().graphs);
   return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t) {

@@ -22,14 +22,15 @@ inline ModelConfig small_model_config(AttentionKind kind) {
   return config;
 }
 
-// Random weights everywhere, also where training starts from zero.
-inline void fill_random(Transformer& model, uint64_t seed = 5) {
+// Random weights everywhere, also where training starts from zero: matrices in +-spread / 2.
+inline void fill_random(Transformer& model, uint64_t seed = 5, double spread = 1) {
   ParameterStore& store = model.parameters();
   uint64_t stream = 0;
   store.for_each_view([&](const Parameter& p, const ParameterView& v) {
     const Philox rng(seed, RngPurpose::test, stream++);
     std::vector<double> values(static_cast<size_t>(v.shape.numel()));
-    for (size_t i = 0; i < values.size(); ++i) values[i] = (rng.uniform(i) - 0.5) + (p.is_matrix() ? 0.0 : 1.0);
+    for (size_t i = 0; i < values.size(); ++i)
+      values[i] = (rng.uniform(i) - 0.5) * spread + (p.is_matrix() ? 0.0 : 1.0);
     store.scatter(store.master(), p, v, Tensor::from<double>(v.shape, values).to(store.master().dtype()));
   });
   store.refresh_compute();

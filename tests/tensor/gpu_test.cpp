@@ -127,5 +127,54 @@ TEST_F(Gpu, CaptureThatWaitsIsAnErrorAndLeavesTheDeviceUsable) {
   EXPECT_EQ(one.to_doubles(), std::vector<double>(3, 1.0));
 }
 
+// A driver says so at some later call, or when the graph runs again.
+TEST_F(Gpu, AGraphFreesWhatItAllocatesAndNothingElse) {
+  if (gpu::info(0).name != "emulated GPU") GTEST_SKIP() << "the emulated GPU checks it";
+  Tensor tensor = Tensor::empty({3}, DType::f32, kGpu);
+  gpu::Graph graph;
+  EXPECT_DEATH(graph.capture([&] { tensor = Tensor(); }), "freed in a capture that did not allocate it");
+  Tensor kept;
+  EXPECT_DEATH(graph.capture([&] { kept = Tensor::empty({3}, DType::f32, kGpu); }), "allocated in a capture and not");
+}
+
+TEST_F(Gpu, AFreeThatFailedIsReportedByTheNextCall) {
+  if (gpu::info(0).name != "emulated GPU") GTEST_SKIP() << "no free fails on a GPU that works";
+  Tensor tensor = Tensor::empty({3}, DType::f32, kGpu);
+  gpu::synchronize();
+  ASSERT_EQ(setenv("T6_EMULATED_FREE", "fails", 1), 0);
+  tensor = Tensor();
+  ASSERT_EQ(unsetenv("T6_EMULATED_FREE"), 0);
+  try {
+    gpu::synchronize();
+    FAIL() << "nothing was reported";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("cudaFreeAsync"), std::string::npos) << error.what();
+  }
+  EXPECT_NO_THROW(gpu::synchronize());
+}
+
+// By the driver: of the pool, and of a graph beside it.
+TEST_F(Gpu, ReservedMemoryIsThatOfPoolAndGraphs) {
+  constexpr size_t kBytes = size_t{64} << 20;
+  const Shape shape{static_cast<int64_t>(kBytes / 4)};
+  gpu::release_cached();
+  gpu::reset_peak();
+  const size_t before = gpu::memory().reserved_peak;
+  { const Tensor one = Tensor::zeros(shape, DType::f32, kGpu); }
+  const size_t with_pool = gpu::memory().reserved_peak;
+  EXPECT_GE(with_pool, before + kBytes);
+  EXPECT_LE(with_pool, before + 2 * kBytes);
+  gpu::Graph graph;
+  graph.capture([&] {
+    for (int i = 0; i < 3; ++i) Tensor::zeros(shape, DType::f32, kGpu);  // one after the other
+  });
+  graph.launch();
+  gpu::synchronize();
+  const gpu::Memory memory = gpu::memory();
+  EXPECT_GE(memory.reserved_peak, with_pool + kBytes);
+  EXPECT_LE(memory.reserved_peak, with_pool + 2 * kBytes);
+  EXPECT_GE(memory.total - memory.free, kBytes);
+}
+
 }  // namespace
 }  // namespace t6

@@ -223,11 +223,17 @@ enum cudaError_t {
   cudaErrorInsufficientDriver = 35,
   cudaErrorInvalidConfiguration = 9,
   cudaErrorStreamCaptureUnsupported = 900,
+  cudaErrorStreamCaptureInvalidated = 901,
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
-enum cudaMemPoolAttr { cudaMemPoolAttrReleaseThreshold = 4, cudaMemPoolAttrReservedMemCurrent = 5 };
+enum cudaMemPoolAttr {
+  cudaMemPoolAttrReleaseThreshold = 4,
+  cudaMemPoolAttrReservedMemCurrent = 5,
+  cudaMemPoolAttrReservedMemHigh = 6,
+};
+enum cudaGraphMemAttributeType { cudaGraphMemAttrReservedMemHigh = 3 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone = 0, cudaStreamCaptureStatusActive = 1 };
 inline constexpr unsigned cudaStreamNonBlocking = 1;
@@ -277,8 +283,12 @@ cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device);
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t pool, cudaMemPoolAttr attribute, void* value);
 cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t pool, cudaMemPoolAttr attribute, void* value);
 cudaError_t cudaMemPoolTrimTo(cudaMemPool_t pool, size_t bytes);
+cudaError_t cudaDeviceGetGraphMemAttribute(int device, cudaGraphMemAttributeType attribute, void* value);
+cudaError_t cudaDeviceSetGraphMemAttribute(int device, cudaGraphMemAttributeType attribute, void* value);
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total);
 cudaError_t cudaMallocAsync(void** data, size_t bytes, cudaStream_t stream);
+// While the stream is captured it stops the program for memory that the capture did not allocate; cudaStreamEndCapture
+// does for memory that was allocated in the capture and not freed. T6_EMULATED_FREE=fails: it reports an error.
 cudaError_t cudaFreeAsync(void* data, cudaStream_t stream);
 cudaError_t cudaMallocHost(void** data, size_t bytes);
 cudaError_t cudaFreeHost(void* data);
@@ -306,13 +316,15 @@ void enqueue(std::function<void()> work);
 void enqueue_on(cudaStream_t stream, std::function<void()> work);
 // Whether a lazy stream waits for all that was asked of the device so far.
 bool follows_device(cudaStream_t stream);
-// Runs `thread` once for every thread of the grid.
-cudaError_t run_grid(const cudaLaunchConfig_t& config, std::function<void()> thread);
+// Runs `thread` once for every thread of the grid. An error beyond the limits; of the 48 KiB of shared memory that a
+// kernel has without cudaFuncSetAttribute the last is set aside for what it has of its own, which is not known here.
+cudaError_t run_grid(const cudaLaunchConfig_t& config, const void* kernel, std::function<void()> thread);
 }  // namespace t6_emulation
 
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
   return t6_emulation::run_grid(
-      *config, [kernel, values = std::tuple<Parameters...>(arguments...)] { std::apply(kernel, values); });
+      *config, reinterpret_cast<const void*>(kernel),
+      [kernel, values = std::tuple<Parameters...>(arguments...)] { std::apply(kernel, values); });
 }
