@@ -15,6 +15,7 @@
 #include "cli/model_facts.h"
 #include "cli/output.h"
 #include "cli/profile_table.h"
+#include "ops/attention_backend.h"
 #include "train/device.h"
 #include "train/memory_advice.h"
 #include "train/optimizer.h"
@@ -58,6 +59,7 @@ struct Result {
   size_t memory = 0;          // peak of tensors, bytes
   gpu::Memory device_memory;  // of a GPU, after the steps
   MemoryEstimate estimate;
+  std::string attention_forward, attention_backward;  // the kernels it ran on; empty on a CPU
   double total() const {
     double sum = 0;
     for (const double seconds : step_seconds) sum += seconds;
@@ -66,21 +68,21 @@ struct Result {
 };
 
 // Steps as a run makes them: on a GPU each is asked for before the one before is done.
-Result measure(const RunConfig& config, const Options& options, Device device) {
+Result measure(const RunConfig& config, const Options& options, Device device, bool cuda_graph) {
   device.is_cuda() ? gpu::reset_peak() : memory::reset_peak();
+  forget_attention_kernels();
   const DType compute = dtype_for(config.train.precision);
   Transformer model(config.model);
   model.allocate(compute, device);
   model.parameters().initialise(static_cast<uint64_t>(config.run.seed));
   train::AdamW optimizer(model.parameters(), config.optimizer);
   const train::MicroBatch batch = made_up_batch(config.model, config.train.micro_batch);
-  // A captured graph cannot be timed from inside.
   train::TrainingStep step(model, optimizer,
                            {.micro_steps = 1,
                             .accumulation = config.train.accumulation,
                             .recompute = config.train.recompute,
                             .clip_norm = config.optimizer.clip_norm,
-                            .cuda_graph = config.train.cuda_graph && !options.profile});
+                            .cuda_graph = cuda_graph});
   Result result;
   MemoryOptions sizes = train::memory_options(config, device);
   sizes.micro_steps = 1;
@@ -112,6 +114,8 @@ Result measure(const RunConfig& config, const Options& options, Device device) {
   run_steps(options.warmup, options.steps);
   if (options.profile) result.profile = profile::stop();
   progress.finish();
+  result.attention_forward = attention_kernels_used(AttentionPass::forward);
+  result.attention_backward = attention_kernels_used(AttentionPass::backward);
   result.memory = device.is_cuda() ? gpu::peak_bytes() : memory::usage().peak;
   if (device.is_cuda()) result.device_memory = gpu::memory();
   return result;
@@ -122,6 +126,7 @@ struct Report {
   Device device;
   int threads = 1;
   int64_t steps = 0;
+  bool cuda_graph = false;
   Result result;
   train::DevicePeak peak;
   std::optional<Yardsticks> yardsticks;
@@ -160,6 +165,10 @@ Json to_json(const Report& report) {
     const gpu::Memory& memory = report.result.device_memory;
     json["reserved_memory_bytes"] = memory.reserved_peak;
     json["device_memory_in_use_bytes"] = memory.total - memory.free;
+    json["attention"] = {{"backend", describe_attention_backend()},
+                         {"forward", report.result.attention_forward},
+                         {"backward", report.result.attention_backward}};
+    json["cuda_graph"] = report.cuda_graph;
   }
   if (report.yardsticks) {
     json["measured_gflops"] = report.yardsticks->gflops;
@@ -191,6 +200,8 @@ std::string to_text(const Report& report) {
     lines.emplace_back("", fmt::format("{} reserved for them by the device; {} of its {} in use, by whomever",
                                        format_memory(memory.reserved_peak), format_memory(memory.total - memory.free),
                                        format_memory(memory.total)));
+    lines.emplace_back("attention", fmt::format("{}; forward on {}, backward on {}", describe_attention_backend(),
+                                                report.result.attention_forward, report.result.attention_backward));
   }
   if (!report.time) return label_lines(lines);
   lines.emplace_back("measured", describe(*report.yardsticks));
@@ -217,7 +228,9 @@ int run(const Options& given) {
   report.peak = report.device.is_cuda() ? train::device_peak(report.device, precision)
                                         : train::DevicePeak{"cpu", report.yardsticks->gflops * 1e9, precision,
                                                             "measured on a large product", /*can_rise=*/true};
-  report.result = measure(config, options, report.device);
+  // A captured graph cannot be timed from inside.
+  report.cuda_graph = report.device.is_cuda() && config.train.cuda_graph && !options.profile;
+  report.result = measure(config, options, report.device, report.cuda_graph);
   if (report.device.is_cpu()) {
     train::utilisation_below_peak(report.peak, report.facts.counts.flops_causal,
                                   report.tokens_per_step() / report.best_ms() * 1e3);

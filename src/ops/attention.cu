@@ -22,15 +22,17 @@ bool tries_cudnn(const AttentionBackend& backend) {
 void attention(const AttentionArgs& args) {
   const AttentionBackend backend = attention_backend();
   const bool required = backend.kernels == AttentionKernels::cudnn;
-  if (!tries_cudnn(backend) || !cudnn::attention(args, required)) own::attention(args);
+  const bool done = tries_cudnn(backend) && cudnn::attention(args, required);
+  if (!done) own::attention(args);
+  note_attention_kernels(AttentionPass::forward, done ? AttentionKernels::cudnn : AttentionKernels::own);
 }
 
 void attention_backward(const AttentionBackwardArgs& args) {
   const AttentionBackend backend = attention_backend();
   const bool required = backend.kernels == AttentionKernels::cudnn;
-  if (!tries_cudnn(backend) || !cudnn::attention_backward(args, backend.deterministic, required)) {
-    own::attention_backward(args);
-  }
+  const bool done = tries_cudnn(backend) && cudnn::attention_backward(args, backend.deterministic, required);
+  if (!done) own::attention_backward(args);
+  note_attention_kernels(AttentionPass::backward, done ? AttentionKernels::cudnn : AttentionKernels::own);
 }
 
 }  // namespace t6::cuda

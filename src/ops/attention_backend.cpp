@@ -1,5 +1,7 @@
 #include "ops/attention_backend.h"
 
+#include <array>
+#include <atomic>
 #include <cstdlib>
 #include <optional>
 #include <string_view>
@@ -25,6 +27,15 @@ AttentionBackend& chosen() {
   return backend;
 }
 
+struct Used {
+  std::atomic<bool> cudnn = false, own = false;
+};
+
+Used& used(AttentionPass pass) {
+  static std::array<Used, 2> both;
+  return both[static_cast<size_t>(pass)];
+}
+
 }  // namespace
 
 void set_attention_backend(const AttentionBackend& backend) {
@@ -48,6 +59,23 @@ std::string describe_attention_backend() {
   const cuda::cudnn::Library& library = cuda::cudnn::library();
   if (!library.available) return "own kernels (" + library.what + ")";
   return library.what + (backend.deterministic ? ", deterministic" : "");
+}
+
+std::string attention_kernels_used(AttentionPass pass) {
+  const bool cudnn = used(pass).cudnn, own = used(pass).own;
+  if (cudnn) return own ? "cuDNN and own kernels" : "cuDNN";
+  return own ? "own kernels" : "";
+}
+
+void forget_attention_kernels() {
+  for (const AttentionPass pass : {AttentionPass::forward, AttentionPass::backward}) {
+    used(pass).cudnn = false;
+    used(pass).own = false;
+  }
+}
+
+void note_attention_kernels(AttentionPass pass, AttentionKernels kernels) {
+  (kernels == AttentionKernels::cudnn ? used(pass).cudnn : used(pass).own) = true;
 }
 
 }  // namespace t6

@@ -33,4 +33,12 @@ bool cudnn_available();
 // For env.json: "cuDNN 9.24.0", "cuDNN 9.24.0, deterministic", "own kernels (libcudnn.so.9 was not found: ...)".
 std::string describe_attention_backend();
 
+enum class AttentionPass { forward, backward };
+// Kernels that attention on a GPU was given to since the process began or forget_attention_kernels() was called: "cuDNN",
+// "own kernels", "cuDNN and own kernels"; empty: it never ran. What a captured graph repeats counts as it is captured.
+std::string attention_kernels_used(AttentionPass pass);
+void forget_attention_kernels();
+// By attention itself.
+void note_attention_kernels(AttentionPass pass, AttentionKernels kernels);
+
 }  // namespace t6

@@ -41,7 +41,7 @@ TEST_F(CommandLine, NamesTooLongForTheDiskAreInputOutputErrors) {
 // Calls of std::filesystem that throw themselves: here the present folder, which is no more.
 TEST_F(CommandLine, WhatTheFileSystemThrowsIsAnInputOutputError) {
   const std::string command = "cd '" + folder().string() + "' && mkdir gone && cd gone && rmdir ../gone && exec '" +
-                              T6_PROGRAM + "' shards 'nowhere_*.bin' 2> '" + (folder() / "err").string() + "'";
+                              program() + "' shards 'nowhere_*.bin' 2> '" + (folder() / "err").string() + "'";
   const int status = std::system(command.c_str());
   ASSERT_TRUE(WIFEXITED(status));
   EXPECT_EQ(WEXITSTATUS(status), 6) << read("err");
@@ -50,7 +50,7 @@ TEST_F(CommandLine, WhatTheFileSystemThrowsIsAnInputOutputError) {
 
 #if !defined(__SANITIZE_ADDRESS__)
 TEST_F(CommandLine, OutOfMemorySaysWhatToDo) {
-  const std::string command = std::string("ulimit -v 2000000; exec '") + T6_PROGRAM + "' bench train --config '" +
+  const std::string command = std::string("ulimit -v 2000000; exec '") + program() + "' bench train --config '" +
                               T6_SOURCE_DIR + "/configs/t6_mha_xl.yaml' --steps 1 2> '" + (folder() / "err").string() +
                               "'";
   const int status = std::system(command.c_str());
@@ -255,7 +255,7 @@ TEST_F(CommandLine, SaysWhenItsOutputCannotBeWritten) {
     const int full = ::open("/dev/full", O_WRONLY), null = ::open("/dev/null", O_WRONLY);
     ::dup2(full, 1);
     ::dup2(null, 2);
-    ::execl(T6_PROGRAM, T6_PROGRAM, "--help", nullptr);
+    ::execl(program(), program(), "--help", nullptr);
     ::_exit(99);
   }
   int status = 0;

@@ -15,6 +15,12 @@
 
 namespace t6::test {
 
+// The built program; that of the environment variable T6_TEST_PROGRAM where the tests run away from their build.
+inline const char* program() {
+  const char* named = std::getenv("T6_TEST_PROGRAM");
+  return named != nullptr && *named != '\0' ? named : T6_PROGRAM;
+}
+
 class Program : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -27,7 +33,7 @@ class Program : public ::testing::Test {
   // Starts the program with `arguments` in folder(); standard input is `input`.
   pid_t start(const std::vector<std::string>& arguments, const std::string& input = "/dev/null") {
     started_ = seconds_now();
-    return start_program(T6_PROGRAM, arguments, folder_, {}, input);
+    return start_program(program(), arguments, folder_, {}, input);
   }
   Outcome finish(pid_t child) const { return finish_program(child, folder_, started_); }
   Outcome run(const std::vector<std::string>& arguments) { return finish(start(arguments)); }

@@ -577,11 +577,18 @@ TEST_F(RunCommands, BenchTrainOnAGpuTimesKernelsWhenAsked) {
   EXPECT_EQ(plain.at("device_name"), gpu::info(0).name);
   EXPECT_GT(plain.at("peak_memory_bytes"), 0);
   EXPECT_FALSE(plain.contains("time"));
+  EXPECT_EQ(plain.at("cuda_graph"), true);
+  EXPECT_FALSE(plain.at("attention").at("backend").get<std::string>().empty());
+  for (const char* pass : {"forward", "backward"}) EXPECT_EQ(plain.at("attention").at(pass), "own kernels") << "f32";
   std::vector<std::string> profiled = words;
   profiled.push_back("--profile");
   const json bench = json::parse(expect_ok(profiled).out);
   EXPECT_EQ(bench.at("time").size(), 5);
   EXPECT_GT(bench.at("time").at(0).at("gflops"), 0);
+  EXPECT_EQ(bench.at("cuda_graph"), false) << "kernels in a graph are not timed";
+  std::vector<std::string> text = words;
+  text.pop_back();
+  EXPECT_TRUE(contains(expect_ok(text).out, "forward on own kernels, backward on own kernels"));
 }
 
 TEST_F(RunCommands, BenchOpsMeasuresEveryFamily) {

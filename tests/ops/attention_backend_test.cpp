@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
 
 #include "base/error.h"
 #include "base/rng.h"
@@ -29,6 +30,11 @@ class WithBackend {
  private:
   AttentionBackend before_;
 };
+
+bool cudnn_is_named() {
+  const char* file = std::getenv("T6_CUDNN");
+  return file != nullptr && *file != '\0';
+}
 
 struct Heads {
   const char* model;
@@ -68,8 +74,13 @@ Pass run(const Heads& m, int64_t tokens, AttentionKernels forward, AttentionKern
   return {o.value().to_doubles(), q.grad().to_doubles(), k.grad().to_doubles(), v.grad().to_doubles()};
 }
 
-#define T6_SKIP_WITHOUT_CUDNN() \
-  if (!test::on_cuda() || !cudnn_available()) GTEST_SKIP() << "no cuDNN here: " << describe_attention_backend()
+// Where T6_CUDNN names the library it is meant to be there.
+#define T6_SKIP_WITHOUT_CUDNN()                                                                               \
+  if (!test::on_cuda() || !cudnn_available()) {                                                               \
+    ASSERT_FALSE(test::on_cuda() && cudnn_is_named()) << "T6_CUDNN is set: " << describe_attention_backend(); \
+    GTEST_SKIP() << "no cuDNN here: " << describe_attention_backend();                                        \
+  }                                                                                                           \
+  static_assert(true)
 
 // A backward that reads the other's log-sum-exp is right only where both write the same one.
 TEST(AttentionBackend, CudnnAgreesWithOwnKernels) {
@@ -116,6 +127,32 @@ TEST(AttentionBackend, FallsBackOnlyWhenItMay) {
     FAIL() << "attention ran on a cuDNN that is not there";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::usage);
+  }
+}
+
+TEST(AttentionBackend, TellsWhichKernelsRan) {
+  if (!test::on_cuda()) GTEST_SKIP() << "the CPU has one implementation";
+  using enum AttentionKernels;
+  using enum AttentionPass;
+  const Heads odd{"odd", 2, 2, 12, 12};  // no width for cuDNN
+  forget_attention_kernels();
+  EXPECT_EQ(attention_kernels_used(forward) + attention_kernels_used(backward), "");
+  {
+    const WithBackend with(automatic);
+    const Variable x(random({1, 4, 1, 12}, 0));
+    attention(x, x, x, 1.0);
+  }
+  EXPECT_EQ(attention_kernels_used(forward), "own kernels");
+  EXPECT_EQ(attention_kernels_used(backward), "");
+  run(odd, 20, automatic, automatic);
+  EXPECT_EQ(attention_kernels_used(backward), "own kernels");
+  if (cudnn_available()) {
+    run(kModels[0], 64, cudnn, own);
+    EXPECT_EQ(attention_kernels_used(forward), "cuDNN and own kernels");
+    EXPECT_EQ(attention_kernels_used(backward), "own kernels");
+    forget_attention_kernels();
+    run(kModels[0], 64, own, cudnn);
+    EXPECT_EQ(attention_kernels_used(backward), "cuDNN");
   }
 }
 
