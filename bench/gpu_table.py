@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The table of bench/results/<card>.md out of the files that scripts/gpu_check.sh run leaves in a folder.
+"""The table of bench/results/<card>.md out of the files in the report.tar.gz of scripts/gpu_check.sh run, unpacked in a folder.
 
-    bench/gpu_table.py out/gpu_report
+    mkdir raw && tar -C raw -xzf out/gpu_report/report.tar.gz && bench/gpu_table.py raw
 
 The ceiling of a configuration is what its floors add up to on the card: products at 0.9 of the rate measured on a large one,
 attention at 285 (forward) and 265 (backward) TFLOP/s, element-wise work at the memory's measured rate, nothing overlapped. The
@@ -27,24 +27,36 @@ def load(path):
         return None
 
 
+def attention(ours):
+    """The kernels of forward and backward."""
+    used = ours.get("attention", {})
+    both = [used.get("forward") or "?", used.get("backward") or "?"]
+    return both[0] if both[0] == both[1] else " / ".join(both)
+
+
 def main():
     folder = pathlib.Path(sys.argv[1])
-    on_h100 = "H100" in (folder / "report.md").read_text().splitlines()[0]
-    print("| model | micro-batch | tokens/s | MFU, causal | full convention | peak memory | of the ceiling | PyTorch compiled | t6 is |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("| model | micro-batch | tokens/s | MFU, causal | full convention | peak memory | attention | of the ceiling | PyTorch compiled "
+          "| t6 is |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for path in sorted(folder.glob("bench_*.json")):
         ours = load(path)
         if ours is None:
             continue
-        kind, size = path.stem.removeprefix("bench_").rsplit("_", 1)
-        peer = load(folder / f"peer_{kind}_{size}.json")
+        name, _, variant = path.stem.removeprefix("bench_").partition(".")
+        kind, size = name.rsplit("_", 1)
+        peer = None if variant else load(folder / f"peer_{kind}_{size}.json")
         rate = ours["tokens_per_second"]
-        ceiling = f"{rate / H100_CEILING[size][kind] / 10:.0f} %" if on_h100 else ""
-        print(f"| {kind} {size} | {ours['batch']} | {rate:,.0f} | {100 * ours['mfu_causal']:.1f} % | {100 * ours['mfu_full']:.1f} % "
-              f"| {ours['peak_memory_bytes'] / 2**30:.1f} GiB | {ceiling} "
-              f"| {peer['tokens_per_second']:,.0f} | {rate / peer['tokens_per_second']:.2f} x |" if peer else
-              f"| {kind} {size} | {ours['batch']} | {rate:,.0f} | {100 * ours['mfu_causal']:.1f} % | {100 * ours['mfu_full']:.1f} % "
-              f"| {ours['peak_memory_bytes'] / 2**30:.1f} GiB | {ceiling} | | |")
+        ceiling = f"{rate / H100_CEILING[size][kind] / 10:.0f} %" if "H100" in ours.get("device_name", "") else ""
+        label = f"{kind} {size}" + (", " + variant.replace("_", " ") if variant else "")
+        cells = [label, str(ours["batch"]), f"{rate:,.0f}", f"{100 * ours['mfu_causal']:.1f} %", f"{100 * ours['mfu_full']:.1f} %",
+                 f"{ours['peak_memory_bytes'] / 2**30:.1f} GiB", attention(ours), ceiling]
+        if peer:
+            eager = "" if peer.get("compiled") else " (not compiled)"
+            cells += [f"{peer['tokens_per_second']:,.0f}{eager}", f"{rate / peer['tokens_per_second']:.2f} x"]
+        else:
+            cells += ["", ""]
+        print("| " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

@@ -3,18 +3,21 @@
 #
 #   scripts/gpu_check.sh pack [--arch 90a] [--to out/gpu]
 #       Where the packages are: builds program and tests for any x86-64 processor of the last ten years, and puts them with the
-#       libraries and test data they need into out/gpu/bundle.tar.gz, at most 64 MiB. Needs nvcc and cuDNN's headers, no GPU.
+#       libraries and test data they need into out/gpu/bundle.tar.xz, at most 50 MiB. Needs nvcc and cuDNN's headers, no GPU.
 #   scripts/gpu_check.sh run [--bundle out/gpu] [--report DIR] [--parts LIST] [--kinds LIST] [--sizes LIST] [--shard I/N]
 #                            [--budget SECONDS]
-#       Where the GPU is, in a working tree of this repository: the parts tests, use (train, evaluate and generate as a user
-#       does), sanitizer, bench and peers (PyTorch on the same card), all without --parts; report in DIR/report.md, line by line
-#       as results come, raw outputs beside it. Each part begins nothing new after its budget (540 s) and says what it left out;
-#       --kinds tpa,mha --sizes small,xl choose among bench and peers, --shard 2/3 the second third of tests and sanitizer.
+#       Where the GPU is, in a working tree of this repository. Parts, all without --parts: tests, bench, peers (PyTorch on the
+#       same card), profile, use (train, evaluate and generate as a user does) and sanitizer. In this order, but for tpa and mha
+#       at small, which are timed beside PyTorch before all others; of all the parts the tests take at most 5/18 of the time.
+#       Nothing runs longer than the budget, 540 s from the start, and what was left out is said; parts that are named alone
+#       have all of it. DIR gets two files, written again with every result so that a run that is killed leaves them too:
+#       report.md, and report.tar.gz with all outputs. --kinds tpa,mha --sizes small,xl choose among bench, peers and use,
+#       --shard 2/3 the second third of tests and sanitizer.
 #       Exit status 0: all that was asked for ran and passed; 1: something failed; 3: nothing failed, but not all ran, as
 #       without a GPU or beyond the budget; 2: wrong arguments.
 #
 # cuBLASLt and cuDNN are found in the toolkit, among Python's packages (those of an installed PyTorch) and where the system looks;
-# T6_CUBLASLT and T6_CUDNN name other files.
+# T6_CUBLASLT and T6_CUDNN name other files. Where cuDNN is found, bench fails instead of timing slower kernels in its place.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -22,7 +25,8 @@ die() { printf 'gpu_check: %s\n' "$*" >&2; exit 2; }
 say() { printf '== %s  (%ds)\n' "$*" $SECONDS; }
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; }
 
-bundle=out/gpu report=out/gpu_report architectures=90a parts=tests,use,sanitizer,bench,peers
+all_parts=tests,bench,peers,profile,use,sanitizer
+bundle=out/gpu report=out/gpu_report architectures=90a parts=$all_parts
 kinds=tpa,mha,tpa_kvonly,mqa,gqa,mla sizes=small,medium,large,xl shard=1/1 budget=540
 [ $# -gt 0 ] || { usage; exit 2; }
 command=$1
@@ -46,21 +50,26 @@ one_of() { # one_of LIST ALLOWED NAME
   local word
   for word in ${1//,/ }; do [[ ,$2, == *,$word,* ]] || die "$3: expected some of $2, got '$word'"; done
 }
-one_of "$parts" tests,use,sanitizer,bench,peers --parts
+one_of "$parts" "$all_parts" --parts
 one_of "$kinds" tpa,mha,tpa_kvonly,mqa,gqa,mla --kinds
 one_of "$sizes" small,medium,large,xl --sizes
-[[ $shard =~ ^([0-9]+)/([0-9]+)$ ]] && ((BASH_REMATCH[1] >= 1 && BASH_REMATCH[1] <= BASH_REMATCH[2])) ||
+if ! [[ $shard =~ ^([0-9]+)/([0-9]+)$ ]] || ((BASH_REMATCH[1] < 1 || BASH_REMATCH[1] > BASH_REMATCH[2])); then
   die "--shard: expected I/N with 1 <= I <= N, got '$shard'"
-shard_index=$((${shard%/*} - 1)) shard_count=${shard#*/}
-[[ $budget =~ ^[0-9]+$ ]] || die "--budget: expected seconds, got '$budget'"
+fi
+share=("GTEST_SHARD_INDEX=$((${shard%/*} - 1))" "GTEST_TOTAL_SHARDS=${shard#*/}")
+[[ $budget =~ ^[1-9][0-9]{0,5}$ ]] || die "--budget: expected seconds, got '$budget'"
 
-programs=(t6 tests/t6_tensor_tests tests/t6_ops_tests tests/t6_model_tests tests/t6_train_tests)
+# Folder and filter of the tests on a GPU: those of label cuda.
+cuda_filters() { sed -n 's/^set(t6_cuda_filter_\([a-z]*\) "\(.*\)")$/\1 \2/p' tests/CMakeLists.txt; }
 # The C and C++ runtimes and the loader are not bundled: those of the other machine belong together. Nor is anything of CUDA.
 system_libraries='/(libc|libm|libdl|librt|libpthread|libresolv|libstdc\+\+|libgcc_s|ld-linux[^/]*)\.so'
-most_bytes=$((64 << 20))
+most_bytes=$((50 << 20))
 
 pack() {
-  local program folder missing bytes
+  local folder name missing bytes largest programs=(t6)
+  command -v xz >/dev/null || die "xz is missing (Debian package xz-utils)"
+  while read -r name _; do programs+=("tests/t6_${name}_tests"); done < <(cuda_filters)
+  [ ${#programs[@]} -gt 1 ] || die "tests/CMakeLists.txt has no lines set(t6_cuda_filter_...)"
   cmake -S . -B build/gpu -G Ninja -DCMAKE_BUILD_TYPE=Release -DT6_CUDA=on "-DT6_CUDA_ARCHITECTURES=$architectures" \
     -DT6_NATIVE=OFF -DT6_MPI=off -DCMAKE_CXX_FLAGS=-march=x86-64-v3
   grep -q '^T6_CUDNN_FRONTEND_INCLUDE:[^=]*=/' build/gpu/CMakeCache.txt ||
@@ -68,107 +77,290 @@ pack() {
   cmake --build build/gpu --target "${programs[@]##*/}"
   folder=$(mktemp -d)
   mkdir -p "$folder/bin" "$folder/lib" "$folder/data"
-  for program in "${programs[@]}"; do strip -o "$folder/bin/${program##*/}" "build/gpu/$program"; done
+  for name in "${programs[@]}"; do strip -o "$folder/bin/${name##*/}" "build/gpu/$name"; done
   ldd "$folder"/bin/* | awk '$3 ~ /^\// {print $3}' | sort -u | grep -vE "$system_libraries" | xargs -I{} cp -L {} "$folder/lib/"
   # By the bundle alone, every library but those of the system.
-  missing=$(for program in "$folder"/bin/* "$folder"/lib/*; do readelf -d "$program"; done |
+  missing=$(for name in "$folder"/bin/* "$folder"/lib/*; do readelf -d "$name"; done |
     sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | sort -u | while read -r name; do
       [ -e "$folder/lib/$name" ] || grep -qE "$system_libraries" <<<"/$name" || echo "$name"
     done)
   [ -z "$missing" ] || die "these libraries are needed and neither bundled nor the system's: $missing"
   cp -r tests/data/golden "$folder/data/"
+  cuda_filters > "$folder/filters"
   git describe --always --dirty --abbrev=12 > "$folder/commit"
   echo "$architectures" > "$folder/architectures"
   rm -rf "$bundle"
   mkdir -p "$bundle"
-  du -ak --apparent-size "$folder"/bin "$folder"/lib "$folder"/data --max-depth=1 | sort -rn | head -12
-  tar -C "$folder" -czf "$bundle/bundle.tar.gz" .
+  # The programs hold the same kernels: with a window of 64 MiB these are stored once.
+  tar -C "$folder" -c bin lib data filters commit architectures | xz -9 > "$bundle/bundle.tar.xz"
+  largest=$(cd "$folder" && find . -type f -printf '%s %p\n' | sort -rn | sed -n '1,8s/^\([0-9]*\)[0-9]\{6\} /  \1 MB /p')
   rm -rf "$folder"
-  bytes=$(stat -c %s "$bundle/bundle.tar.gz")
-  say "$bundle/bundle.tar.gz: $((bytes >> 20)) MiB"
-  [ "$bytes" -le "$most_bytes" ] || die "the bundle has $bytes bytes, more than $most_bytes; choose fewer architectures"
+  bytes=$(stat -c %s "$bundle/bundle.tar.xz")
+  say "$bundle/bundle.tar.xz: $((bytes >> 20)) MiB, of these files, unpacked:"
+  printf '%s\n' "$largest"
+  [ "$bytes" -le "$most_bytes" ] || die "the bundle has $((bytes >> 20)) MiB, more than the $((most_bytes >> 20)) that travel" \
+    "with a working tree; the files above are its largest. Choose fewer architectures (--arch)"
 }
 
-# The first file named $1 in the places where CUDA's libraries usually lie, an installed PyTorch's among them.
+# The first file named $1 in the places where CUDA's libraries usually lie, an installed PyTorch's among them; empty: none.
+# All are looked at before the first is printed: a pipe that is closed early would make the look-up fail at random.
 find_library() {
-  local site
-  for site in $(python3 -c 'import sys; print(*sys.path)' 2>/dev/null) /opt/*/.venv/lib/python3*/site-packages; do
-    compgen -G "$site/nvidia/*/lib/$1" || true
-  done | head -1 | grep . && return
-  compgen -G "${CUDA_HOME:-/usr/local/cuda}/lib64/$1" | head -1 | grep . && return
-  ldconfig -p 2>/dev/null | awk -v name="$1" '$1 == name {print $NF; exit}'
+  local all
+  all=$(
+    for site in $(python3 -c 'import sys; print(*sys.path)' 2>/dev/null) /opt/*/.venv/lib/python3*/site-packages; do
+      compgen -G "$site/nvidia/*/lib/$1" | sort || true
+    done
+    compgen -G "${CUDA_HOME:-/usr/local/cuda}/lib64/$1" | sort || true
+    ldconfig -p 2>/dev/null | awk -v name="$1" '$1 == name {print $NF}' || true
+  )
+  printf '%s\n' "${all%%$'\n'*}"
 }
 
-find_program() { # an executable of the toolkit
-  command -v "$1" || { compgen -G "${CUDA_HOME:-/usr/local/cuda}/bin/$1" || compgen -G "${CUDA_HOME:-/usr/local/cuda}/*/$1" || true; } | head -1
+find_program() { # an executable of the toolkit; empty: none
+  local all
+  all=$(
+    command -v "$1" || true
+    compgen -G "${CUDA_HOME:-/usr/local/cuda}/bin/$1" || true
+    compgen -G "${CUDA_HOME:-/usr/local/cuda}/*/$1" | sort || true
+  )
+  printf '%s\n' "${all%%$'\n'*}"
 }
 
-failed=0 left_out=0 part_began=0
-results() { printf '%s\n' "$*" | tee -a "$report/report.md"; }
-begin_part() { part_began=$SECONDS; say "$1"; }
-seconds_left() { echo $((budget - (SECONDS - part_began))); }
-# More to do, with at least $1 seconds left? Otherwise $2 is said to be left out.
-may_begin() {
-  [ "$(seconds_left)" -ge "$1" ] && return
-  results "| $2 | left out: the budget of $budget s is spent |"
-  left_out=$((left_out + 1))
+# --- the report: $raw holds all outputs, with rows.md and table.md, of which report.md is made
+
+failed=0 left_out=0 finished=
+row() { # LABEL RESULT
+  printf '| %s | %s |\n' "$1" "$2" | tee -a "$raw/rows.md"
+  publish
+}
+pass() { row "$1" "$2"; }
+leave_out() { left_out=$((left_out + 1)); row "$1" "left out: $2"; }
+fail() { failed=$((failed + 1)); row "$1" "FAILED: $2"; }
+note() { sed 's/^/    /' | tee -a "$raw/notes.md"; } # lines below the checks
+publish() {
+  {
+    cat "$raw/head.md"
+    [ ! -s "$raw/table.md" ] || { cat "$raw/table.md"; echo; }
+    printf '| check | result |\n|---|---|\n'
+    cat "$raw/rows.md"
+    echo
+    [ ! -s "$raw/notes.md" ] || { cat "$raw/notes.md"; echo; }
+    echo "${finished:-Not finished: $failed checks failed and $left_out were left out after $SECONDS s.}"
+  } > "$report/.report.md"
+  mv "$report/.report.md" "$report/report.md"
+  tar -C "$raw" -czf "$report/.report.tar.gz" .
+  mv "$report/.report.tar.gz" "$report/report.tar.gz"
+}
+update_table() {
+  if command -v python3 >/dev/null; then python3 bench/gpu_table.py "$raw" > "$raw/table.md" || true; fi
+  publish
+}
+first_match() { # PATTERN FILE...: the first line with it, fit for a row
+  { grep -hE "$@" || true; } | sed -n '1{s/^=* *//;s/  */ /g;p}' | tr '|' '/'
+}
+last_line() { # of a file, fit for a row
+  tail -n 1 "$1" | tr '|' '/' | cut -c1-300
+}
+
+# --- running things, all within one deadline
+
+seconds_left() { echo $((budget - SECONDS)); }
+# attempt LABEL LEAST MOST STDOUT STDERR COMMAND...: where LEAST seconds are left, runs the command for MOST of them at most.
+# status: its exit status, 124 where it was cut off at `limit` seconds. False: there was no time, which is said.
+status=0 limit=0
+attempt() {
+  local label=$1 least=$2 most=$3 out=$4 err=$5 left began=$SECONDS
+  shift 5
+  left=$(seconds_left)
+  if [ "$left" -lt "$least" ] || [ "$left" -lt 1 ]; then
+    leave_out "$label" "the budget of $budget s is spent"
+    return 1
+  fi
+  limit=$((most < left ? most : left)) status=0
+  [ "$limit" -ge 1 ] || limit=1
+  : > "$out"
+  : > "$err"
+  timeout --kill-after=5 "$limit" "$@" >> "$out" 2>> "$err" < /dev/null || status=$?
+  [ "$status" != 137 ] || [ $((SECONDS - began)) -lt "$limit" ] || status=124
+}
+# judge LABEL RESULT WHY: the row of what was attempted; WHY where it failed.
+judge() {
+  case "$status" in
+    0) pass "$1" "${2:-}" ;;
+    124) leave_out "$1" "cut off after $limit s" ;;
+    *) fail "$1" "status $status: ${3:-}" ;;
+  esac
+}
+on_gpu() { # LABEL
+  [ "$gpu" = none ] || return 0
+  leave_out "$1" "no GPU"
   return 1
 }
-# Our programs with the bundle's libraries, which are no business of Python's or the toolkit's programs.
-ours() { local program=$1; shift; LD_LIBRARY_PATH=$libraries timeout "$(seconds_left)" "$unpacked/bin/$program" "$@"; }
+among() { [[ ,$2, == *,$1,* ]]; }
 
+# $1: seconds for all of them.
 run_tests() {
-  local name status passed bad skipped filter
-  begin_part "tests"
-  for name in tensor ops model train; do
-    may_begin 10 "tests of $name" || continue
-    filter='*'
-    [ "$name" = tensor ] && filter='Gpu*'
-    [ "$name" = model ] && filter='*Golden*:*MemoryEstimate*-*F64*'
-    [ "$name" = train ] && filter='*GoldenTraining*:*TrainingStep*:*ChooseDevice*:*DevicePeak*'
-    status=0
-    T6_TEST_DEVICE=cuda GTEST_SHARD_INDEX=$shard_index GTEST_TOTAL_SHARDS=$shard_count LD_LIBRARY_PATH=$libraries \
-      timeout "$(seconds_left)" "$unpacked/bin/t6_${name}_tests" "--gtest_filter=$filter" > "$report/tests_$name.log" 2>&1 || status=$?
-    passed=$(grep -c '^\[       OK' "$report/tests_$name.log" || true)
-    bad=$(grep -c '^\[  FAILED  \].*ms)' "$report/tests_$name.log" || true)
-    skipped=$(grep -c '^\[  SKIPPED \].*ms)' "$report/tests_$name.log" || true)
-    if [ "$status" = 0 ] && grep -q '^\[  SKIPPED \] all tests' "$report/tests_$name.log"; then
-      results "| tests of $name | no GPU: tests skipped |"
-      left_out=$((left_out + 1))
-    elif [ "$status" = 124 ]; then
-      results "| tests of $name | $passed passed, $bad failed, then the budget was spent |"
-      left_out=$((left_out + 1))
-      [ "$bad" = 0 ] || failed=$((failed + 1))
-    else
-      results "| tests of $name | $passed passed, $bad failed, $skipped skipped, status $status |"
-      [ "$status" = 0 ] || failed=$((failed + 1))
+  local name filter log passed bad skipped until=$((SECONDS + $1)) counts
+  say "tests"
+  # The operations are most of the tests and come last.
+  while read -r name filter; do
+    log=$raw/tests_$name.log
+    if [ $((until - SECONDS)) -lt 5 ]; then
+      leave_out "tests of $name" "the time for tests is spent"
+      continue
     fi
-    grep '^\[  FAILED  \]' "$report/tests_$name.log" | sort -u | head -20 | sed 's/^/    /' | tee -a "$report/report.md" || true
-    [ "$status" = 0 ] || [ "$status" = 124 ] || [ "$bad" != 0 ] || tail -3 "$report/tests_$name.log" | sed 's/^/    /' | tee -a "$report/report.md"
+    attempt "tests of $name" 5 $((until - SECONDS)) "$log" "$log" env "${ours[@]}" "${share[@]}" T6_TEST_DEVICE=cuda \
+      "T6_TEST_PROGRAM=$unpacked/bin/t6" "$unpacked/bin/t6_${name}_tests" "--gtest_filter=$filter" || continue
+    passed=$(grep -c '^\[       OK' "$log" || true)
+    bad=$(grep -c '^\[  FAILED  \].*ms)' "$log" || true)
+    skipped=$(grep -c '^\[  SKIPPED \].*ms)' "$log" || true)
+    counts="$passed passed, $bad failed, $skipped skipped"
+    if [ "$status" = 124 ] && [ "$bad" != 0 ]; then
+      fail "tests of $name" "$counts, then cut off after $limit s"
+    elif [ "$status" = 124 ]; then
+      leave_out "tests of $name" "$counts, then cut off after $limit s"
+    elif [ "$status" = 0 ] && grep -q '^\[  SKIPPED \] all tests' "$log"; then
+      leave_out "tests of $name" "$(sed -n 's/^\[  SKIPPED \] all tests: //p' "$log")"
+    elif [ "$status" = 0 ] && [ "$passed" = 0 ]; then
+      leave_out "tests of $name" "$counts"
+    else
+      judge "tests of $name" "$counts" "$counts"
+    fi
+    { grep '^\[  FAILED  \] [A-Za-z]' "$log" || true; } | sed 's/ (.*ms)$//' | sort -u | sed -n 1,20p | note
+    # Why tests were skipped: the line after "<file>:<line>: Skipped".
+    sed -n "/: Skipped\$/{n;s/^/skipped in $name: /p}" "$log" | sort | uniq -c | sort -rn | sed -n 1,5p | note
+    if [ "$status" != 0 ] && [ "$status" != 124 ] && [ "$bad" = 0 ]; then tail -n 3 "$log" | note; fi
+    publish
+  done < <(grep -v '^ops ' "$unpacked/filters"; grep '^ops ' "$unpacked/filters")
+}
+
+# configurations lead|rest: "kind size micro-batch" of the kinds and sizes asked for: all kinds at small; tpa and mha at every
+# size. tpa and mha at small lead.
+configurations() {
+  local kind size batch which
+  while read -r size batch; do
+    among "$size" "$sizes" || continue
+    for kind in ${kinds//,/ }; do
+      which=rest
+      case "$kind $size" in
+        "tpa small" | "mha small") which=lead ;;
+        *" small" | "tpa "* | "mha "*) ;;
+        *) continue ;;
+      esac
+      [ "$which" != "$1" ] || echo "$kind $size $batch"
+    done
+  done <<< $'small 24\nmedium 16\nlarge 12\nxl 6'
+}
+
+describe_bench() {
+  python3 -c '
+import json, sys
+d = json.load(open(sys.argv[1]))
+a = d.get("attention", {})
+print("%.0f tokens/s, MFU %.1f %%, %.1f GiB (estimate %.1f), attention forward on %s, backward on %s" % (
+    d["tokens_per_second"], 100 * d["mfu_causal"], d["peak_memory_bytes"] / 2**30, d["estimated_memory_bytes"] / 2**30,
+    a.get("forward"), a.get("backward")))' "$1" 2>/dev/null || echo measured
+}
+# bench_row LABEL FILE KIND SIZE BATCH [SETTING...]
+bench_row() {
+  local label=$1 file=$raw/$2 kind=$3 size=$4 batch=$5 least=15 kernels=$attention_kernels
+  shift 5
+  [ "$size" != xl ] || least=25
+  while true; do
+    attempt "$label" $least 100 "$file.json" "$file.err" env "${ours[@]}" "T6_ATTENTION=$kernels" "$unpacked/bin/t6" bench train \
+      --config "configs/t6_${kind}_${size}.yaml" "$@" --device cuda --precision bf16 --batch "$batch" --steps 20 --warmup 4 \
+      --json || return 0
+    judge "$label" "$(describe_bench "$file.json")" "$(last_line "$file.err")"
+    # What cuDNN does not take is a failure; a figure of the slower kernels is worth having all the same.
+    if [ "$status" != 2 ] || [ "$kernels" != cudnn ]; then break; fi
+    cp "$file.err" "$file.cudnn.err"
+    kernels=auto label="$label, without insisting on cuDNN"
+  done
+  [ "$status" = 0 ] || rm -f "$file.json"
+  update_table
+}
+run_bench() { # lead|rest
+  local kind size batch
+  say "bench, $1"
+  on_gpu "bench, $1" || return 0
+  while read -r kind size batch; do
+    bench_row "$kind $size" "bench_${kind}_$size" "$kind" "$size" "$batch"
+  done < <(configurations "$1")
+  # What the graph costs or saves, nodes that allocate and free among it.
+  if [ "$1" = lead ] && among tpa "$kinds" && among small "$sizes"; then
+    bench_row "tpa small, no CUDA graph" bench_tpa_small.no_graph tpa small 24 train.cuda_graph=false
+  fi
+}
+
+run_peers() { # lead|rest
+  local kind size batch mode file
+  say "peers, $1"
+  on_gpu "peers, $1" || return 0
+  if ! python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)' 2>/dev/null; then
+    leave_out "peers, $1" "PyTorch is not installed"
+    return 0
+  fi
+  while read -r kind size batch; do
+    file=$raw/peer_${kind}_$size
+    for mode in --compile ""; do
+      attempt "PyTorch $kind $size" 45 150 "$file.json" "$file.err" \
+        env "TORCHINDUCTOR_CACHE_DIR=$work/inductor" "TRITON_CACHE_DIR=$work/triton" \
+        python3 bench/pytorch_baseline.py --device cuda --kind "$kind" --size "$size" --precision bf16 --batch "$batch" \
+        --steps 20 --warmup 4 $mode || break
+      case "$status" in
+        0) pass "PyTorch $kind $size" "$([ -n "$mode" ] || echo "not ")compiled" ;;
+        124) leave_out "PyTorch $kind $size" "cut off after $limit s" ;;
+        # Its failure is none of ours.
+        *) leave_out "PyTorch $kind $size" "it failed with status $status: $(last_line "$file.err")" ;;
+      esac
+      [ "$status" != 0 ] || break
+      mv "$file.err" "$file.${mode:+compiled.}failed.err"
+      rm -f "$file.json"
+      [ "$status" != 124 ] || break
+    done
+    update_table
+  done < <(configurations "$1")
+}
+
+run_profile() {
+  local kind bench file more
+  say "profile"
+  on_gpu "profile" || return 0
+  for kind in tpa mha; do
+    if ! among "$kind" "$kinds" || ! among small "$sizes"; then continue; fi
+    for bench in train ops; do
+      file=$raw/profile_${bench}_$kind more=()
+      [ "$bench" = ops ] || more=(--steps 5 --profile)
+      attempt "profile of $kind small ($bench)" 15 90 "$file.txt" "$file.err" env "${ours[@]}" "T6_ATTENTION=$attention_kernels" \
+        "$unpacked/bin/t6" bench $bench --config "configs/t6_${kind}_small.yaml" --device cuda --precision bf16 --batch 24 \
+        "${more[@]}" || continue
+      judge "profile of $kind small ($bench)" "in profile_${bench}_$kind.txt" "$(last_line "$file.err")"
+    done
   done
 }
 
 # What a user does, on text that the repository has: every kind trains a little, goes on, is evaluated and writes.
+use_step() { # LABEL LOG WORDS...
+  local label=$1 log=$2
+  shift 2
+  attempt "$label" 5 60 "$log.out" "$log.err" env "${ours[@]}" "$unpacked/bin/t6" "$@"
+}
 run_use() {
-  local kind folder=$report/use log
-  begin_part "use"
-  if [ "$gpu" = none ]; then
-    results "| use | no GPU: not run |"
-    left_out=$((left_out + 1))
-    return
-  fi
-  rm -rf "$folder"
-  mkdir -p "$folder"
+  local kind folder=$work/use step label
+  say "use"
+  on_gpu "use" || return 0
+  mkdir -p "$folder" "$raw/use"
   cat README.md docs/*.md > "$folder/text.txt"
-  if ! { ours t6 tokenizer train --input "$folder/text.txt" --vocab 1024 --out "$folder/t.tiktoken" &&
-    ours t6 tokenize --tokenizer "$folder/t.tiktoken" --out "$folder/text" "$folder/text.txt"; } > "$folder/data.log" 2>&1; then
-    results "| use | no tokens: $(tail -1 "$folder/data.log") |"
-    failed=$((failed + 1))
-    return
+  use_step "use" "$raw/use/tokenizer" tokenizer train --input "$folder/text.txt" --vocab 1024 --out "$folder/t.tiktoken" || return 0
+  if [ "$status" = 0 ]; then
+    use_step "use" "$raw/use/tokenize" tokenize --tokenizer "$folder/t.tiktoken" --out "$folder/text" "$folder/text.txt" || return 0
+  fi
+  if [ "$status" != 0 ]; then
+    judge "use: tokens" "" "$(cat "$raw"/use/token*.err | tail -n 1)"
+    return 0
   fi
   for kind in ${kinds//,/ }; do
-    may_begin 20 "use of $kind" || continue
-    log=$folder/$kind.log
+    label="use of $kind"
     cat > "$folder/$kind.yaml" <<YAML
 model: {attention: $kind, layers: 4, width: 256, heads: 8, head_width: 32, vocab_size: 1024, context: 128}
 data: {train: ["$folder/text_train_*.bin"], validation: ["$folder/text_val_*.bin"], tokenizer: "$folder/t.tiktoken"}
@@ -177,178 +369,166 @@ schedule: {warmup_steps: 10}
 evaluation: {every: 0, windows: 8}
 run: {device: cuda, dir: "$folder/$kind"}
 YAML
-    if ours t6 train --config "$folder/$kind.yaml" train.steps=30 > "$log" 2>&1 &&
-      ours t6 train --config "$folder/$kind.yaml" >> "$log" 2>&1 &&
-      ours t6 eval "$folder/$kind" --device cuda --json > "$folder/$kind.eval" 2>> "$log" &&
-      ours t6 generate "$folder/$kind" --device cuda --prompt "The " --tokens 20 --temperature 0 > "$folder/$kind.text" 2>> "$log"; then
-      results "| use of $kind | $(grep -m1 'validation loss  *[0-9]' "$log" | sed 's/  */ /g'), then resumed, evaluated, wrote text |"
-    else
-      results "| use of $kind | failed: $(tail -1 "$log") |"
-      failed=$((failed + 1))
-    fi
+    step=$raw/use/$kind
+    use_step "$label" "$step.1_begin" train --config "$folder/$kind.yaml" train.steps=30 || continue
+    [ "$status" != 0 ] || use_step "$label" "$step.2_resume" train --config "$folder/$kind.yaml" || continue
+    [ "$status" != 0 ] || use_step "$label" "$step.3_eval" eval "$folder/$kind" --device cuda --json || continue
+    [ "$status" != 0 ] || use_step "$label" "$step.4_generate" generate "$folder/$kind" --device cuda --prompt "The " --tokens 20 \
+      --temperature 0 || continue
+    judge "$label" "$(first_match 'validation loss  *[0-9]' "$step".1_begin.*), resumed, evaluated, wrote text" "$(cat "$step".*.err | tail -n 1)"
   done
 }
 
+# Our kernels alone are watched: those of namespace t6::cuda, by what their names share.
+our_kernels=kernel_substring=2t64cuda
+# Two kernels with an error each, named as ours are: the tools must find them, or finding nothing says nothing.
+planted_errors() {
+  cat <<'CUDA'
+#include <cstdlib>
+namespace t6::cuda {
+namespace {
+__global__ void beyond_the_end(int* p) { p[1 << 20] = 1; }
+__global__ void race(int* p) {
+  __shared__ int shared[64];
+  shared[threadIdx.x] = static_cast<int>(threadIdx.x);
+  p[threadIdx.x] = shared[63 - threadIdx.x];
+}
+}  // namespace
+void run(bool racing) {
+  int* p = nullptr;
+  if (cudaMalloc(&p, 64 * sizeof(int)) != cudaSuccess) std::exit(1);
+  racing ? race<<<1, 64>>>(p) : beyond_the_end<<<1, 1>>>(p);
+  static_cast<void>(cudaDeviceSynchronize());
+}
+}  // namespace t6::cuda
+int main(int argc, char**) { t6::cuda::run(argc > 1); }
+CUDA
+}
+check_planted() { # sanitizer
+  local nvcc tool label which=()
+  nvcc=$(find_program nvcc)
+  if [ -z "$nvcc" ]; then
+    leave_out "planted errors" "no nvcc to compile them"
+    return 0
+  fi
+  planted_errors > "$work/planted.cu"
+  attempt "planted errors" 20 60 "$raw/planted.log" "$raw/planted.log" "$nvcc" -std=c++17 -arch=native -o "$work/planted" \
+    "$work/planted.cu" || return 0
+  if [ "$status" != 0 ]; then
+    leave_out "planted errors" "nvcc did not compile them: $(last_line "$raw/planted.log")"
+    return 0
+  fi
+  for tool in memcheck racecheck; do
+    label="$tool of a planted error"
+    attempt "$label" 10 60 "$raw/planted_$tool.log" "$raw/planted_$tool.log" "$1" --tool "$tool" --kernel-name "$our_kernels" \
+      --error-exitcode 9 "$work/planted" "${which[@]}" || continue
+    case "$status" in
+      9) pass "$label" "found" ;;
+      124) judge "$label" ;;
+      *) fail "$label" "not found (status $status), so that what follows says nothing: $(last_line "$raw/planted_$tool.log")" ;;
+    esac
+    which=(racing)
+  done
+}
 run_sanitizer() {
-  local tool suite status sanitizer summary log suites
-  begin_part "compute-sanitizer"
+  local tool suite sanitizer log suites label
+  local filter='*-*Bench*:*Heavy*:*LargeProduct*:AttentionBackend*' summary='ERROR SUMMARY|RACECHECK SUMMARY'
+  say "compute-sanitizer"
+  on_gpu "compute-sanitizer" || return 0
   sanitizer=$(find_program compute-sanitizer)
   if [ -z "$sanitizer" ]; then
-    results "| compute-sanitizer | not installed |"
-    left_out=$((left_out + 1))
-    return
+    leave_out "compute-sanitizer" "not installed"
+    return 0
   fi
-  if [ "$gpu" = none ]; then
-    results "| compute-sanitizer | no GPU: not run |"
-    left_out=$((left_out + 1))
-    return
+  check_planted "$sanitizer"
+  # Large cases say nothing more here and take minutes, and of cuDNN's attention nothing is ours.
+  attempt "compute-sanitizer" 10 60 "$raw/suites.txt" "$raw/suites.err" env "${ours[@]}" "$unpacked/bin/t6_ops_tests" --gtest_list_tests \
+    "--gtest_filter=$filter" || return 0
+  mapfile -t suites < <(sed -n 's/^\([A-Za-z0-9_/]*\.\)\( .*\)\{0,1\}$/\1/p' "$raw/suites.txt")
+  if [ "$status" != 0 ] || [ ${#suites[@]} = 0 ]; then
+    fail "compute-sanitizer" "no list of tests, status $status: $(last_line "$raw/suites.err")"
+    return 0
   fi
-  # Large cases say nothing more here and take minutes. One suite at a time, so that what is done counts.
-  mapfile -t suites < <(ours t6_ops_tests --gtest_list_tests '--gtest_filter=*-*Bench*:*Heavy*:*LargeProduct*' | sed -n 's/^\([A-Za-z0-9_/]*\.\)\( .*\)\{0,1\}$/\1/p')
-  for tool in memcheck racecheck; do
-    for suite in "${suites[@]}"; do
-      may_begin 15 "compute-sanitizer $tool, from $suite on" || break
-      log=$report/sanitizer_${tool}_${suite//[^A-Za-z0-9]/_}log
-      status=0
-      T6_TEST_DEVICE=cuda GTEST_SHARD_INDEX=$shard_index GTEST_TOTAL_SHARDS=$shard_count LD_LIBRARY_PATH=$libraries \
-        timeout "$(seconds_left)" "$sanitizer" --tool "$tool" --error-exitcode 9 "$unpacked/bin/t6_ops_tests" \
-        "--gtest_filter=$suite*-*Bench*:*Heavy*:*LargeProduct*" > "$log" 2>&1 || status=$?
-      summary=$(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$log" | tail -1 | sed 's/^=* *//' || true)
-      if [ "$status" = 124 ]; then
-        results "| $tool ${suite%.} | the budget was spent |"
-        left_out=$((left_out + 1))
-      else
-        results "| $tool ${suite%.} | $(grep -c '^\[       OK' "$log" || true) tests, status $status: $summary |"
-        [ "$status" = 0 ] || failed=$((failed + 1))
-      fi
+  for suite in "${suites[@]}"; do
+    for tool in memcheck racecheck; do
+      label="$tool ${suite%.}"
+      log=$raw/sanitizer_${tool}_${suite//[^A-Za-z0-9]/_}log
+      attempt "$tool from ${suite%.} on" 15 60 "$log" "$log" env "${ours[@]}" "${share[@]}" T6_TEST_DEVICE=cuda T6_ATTENTION=own \
+        "$sanitizer" --tool "$tool" --kernel-name "$our_kernels" --error-exitcode 9 "$unpacked/bin/t6_ops_tests" \
+        "--gtest_filter=$suite${filter}" || return 0
+      judge "$label" "$(grep -c '^\[       OK' "$log" || true) tests, $(first_match "$summary" "$log")" \
+        "$(first_match "$summary|^\[  FAILED  \]" "$log")"
     done
   done
-}
-
-# kind size micro-batch, of the kinds and sizes asked for: all kinds at small; tpa and mha at every size.
-configurations() {
-  local kind size batch
-  while read -r size batch; do
-    [[ ,$sizes, == *,$size,* ]] || continue
-    for kind in ${kinds//,/ }; do
-      [ "$size" = small ] || [ "$kind" = tpa ] || [ "$kind" = mha ] || continue
-      echo "$kind $size $batch"
-    done
-  done <<< $'small 24\nmedium 16\nlarge 12\nxl 6'
-}
-
-run_bench() {
-  local kind size batch status
-  begin_part "bench"
-  if [ "$gpu" = none ]; then
-    results "| bench | no GPU: not run |"
-    left_out=$((left_out + 1))
-    return
-  fi
-  while read -r kind size batch; do
-    may_begin 20 "bench of $kind $size" || continue
-    status=0
-    LD_LIBRARY_PATH=$libraries timeout "$(seconds_left)" "$unpacked/bin/t6" bench train --config "configs/t6_${kind}_${size}.yaml" \
-      --device cuda --precision bf16 --batch "$batch" --steps 20 --warmup 4 --json > "$report/bench_${kind}_${size}.json" \
-      2> "$report/bench_${kind}_${size}.err" < /dev/null || status=$?
-    if [ "$status" = 0 ]; then
-      results "| $kind $size | $(python3 -c 'import json,sys; d=json.load(open(sys.argv[1])); print("%.0f tokens/s, MFU %.1f %%, %.1f GiB (estimate %.1f)" % (d["tokens_per_second"], 100*d["mfu_causal"], d["peak_memory_bytes"]/2**30, d["estimated_memory_bytes"]/2**30))' \
-        "$report/bench_${kind}_${size}.json" 2>/dev/null || echo measured) |"
-    else
-      results "| $kind $size | failed with status $status: $(tail -1 "$report/bench_${kind}_${size}.err") |"
-      failed=$((failed + 1))
-    fi
-  done < <(configurations)
-  for kind in tpa mha; do
-    [[ ,$kinds, == *,$kind,* && ,$sizes, == *,small,* ]] || continue
-    may_begin 20 "profile of $kind small" || continue
-    { ours t6 bench train --config "configs/t6_${kind}_small.yaml" --device cuda --precision bf16 --batch 24 --steps 5 --profile \
-      > "$report/profile_${kind}_small.txt" &&
-      ours t6 bench ops --config "configs/t6_${kind}_small.yaml" --device cuda --precision bf16 --batch 24 \
-        > "$report/ops_${kind}_small.txt"; } 2> "$report/profile_${kind}_small.err" || {
-      results "| profile of $kind small | failed: $(tail -1 "$report/profile_${kind}_small.err") |"
-      failed=$((failed + 1))
-    }
-  done
-}
-
-run_peers() {
-  local kind size batch status
-  begin_part "peers"
-  if ! python3 -c 'import torch' 2>/dev/null; then
-    results "| PyTorch | not installed |"
-    left_out=$((left_out + 1))
-    return
-  fi
-  if [ "$gpu" = none ]; then
-    results "| PyTorch | no GPU: not run |"
-    left_out=$((left_out + 1))
-    return
-  fi
-  while read -r kind size batch; do
-    may_begin 60 "PyTorch $kind $size" || continue
-    status=0
-    timeout "$(seconds_left)" python3 bench/pytorch_baseline.py --device cuda --kind "$kind" --size "$size" --precision bf16 --batch "$batch" \
-      --steps 20 --warmup 4 --compile > "$report/peer_${kind}_${size}.json" 2> "$report/peer_${kind}_${size}.err" < /dev/null || status=$?
-    [ "$status" = 0 ] && results "| PyTorch $kind $size | done |" || {
-      results "| PyTorch $kind $size | failed with status $status: $(tail -1 "$report/peer_${kind}_${size}.err") |"
-      left_out=$((left_out + 1))
-    }
-  done < <(configurations)
 }
 
 unpack() {
-  [ -f "$bundle/bundle.tar.gz" ] || die "$bundle holds no bundle.tar.gz; make one with scripts/gpu_check.sh pack on a machine with the packages"
-  unpacked=$(mktemp -d)
-  trap 'rm -rf "$unpacked"' EXIT
-  tar -C "$unpacked" -xzf "$bundle/bundle.tar.gz"
+  local file=$bundle/bundle.tar.xz
+  [ -f "$file" ] || die "$bundle holds no bundle.tar.xz; make one with scripts/gpu_check.sh pack on a machine with the packages"
+  work=$(mktemp -d)
+  trap 'rm -rf "$work"' EXIT
+  unpacked=$work/bundle raw=$work/raw
+  mkdir "$unpacked" "$raw"
+  file=$(cd "$bundle" && pwd)/bundle.tar.xz
+  # Not every machine has xz.
+  tar -C "$unpacked" -xJf "$file" 2>/dev/null || (cd "$unpacked" && cmake -E tar xf "$file" 2>/dev/null) ||
+    python3 -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])' "$file" "$unpacked" ||
+    die "$file could not be unpacked: neither xz, nor CMake, nor Python's lzma is there, or the file is damaged"
 }
 
 run() {
-  local name file
+  local file name test_seconds=$budget
   unpack
   mkdir -p "$report"
   report=$(cd "$report" && pwd)
-  : > "$report/report.md"
   gpu=none
   if command -v nvidia-smi >/dev/null && nvidia-smi -L > /dev/null 2>&1; then
-    gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | head -1)
+    gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | sed -n 1p)
   fi
   export T6_GOLDEN_DIR=$unpacked/data/golden
-  export T6_CUBLASLT=${T6_CUBLASLT:-$(find_library libcublasLt.so.13)} T6_CUDNN=${T6_CUDNN:-$(find_library libcudnn.so.9)}
+  T6_CUBLASLT=${T6_CUBLASLT:-$(find_library libcublasLt.so.13)} T6_CUDNN=${T6_CUDNN:-$(find_library libcudnn.so.9)}
+  export T6_CUBLASLT T6_CUDNN
+  attention_kernels=${T6_ATTENTION:-${T6_CUDNN:+cudnn}}
+  attention_kernels=${attention_kernels:-auto}
   # Beside them lie the libraries that they load themselves; cuDNN compiles kernels with nvrtc.
   libraries=$unpacked/lib
   for file in "$T6_CUBLASLT" "$T6_CUDNN" "$(find_library 'libnvrtc.so.*')" "$(find_library 'libnccl.so.2')"; do
     [ -z "$file" ] || libraries+=:$(dirname "$file")
   done
   libraries+=${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-  results "# $gpu"
-  results ""
-  results "Commit $(cat "$unpacked/commit") for sm_$(sed 's/;/, sm_/g' "$unpacked/architectures"). cuBLASLt: ${T6_CUBLASLT:-not found}. cuDNN: ${T6_CUDNN:-not found}. Parts: $parts, shard $shard."
-  results ""
-  results "| check | result |"
-  results "|---|---|"
-  if ! ours t6 --version > "$report/version.txt" 2>&1; then
-    results "| start | failed: $(tail -1 "$report/version.txt") |"
-    exit 1
-  fi
-  results "| start | $(head -1 "$report/version.txt") |"
-  for name in tests use sanitizer bench peers; do
-    [[ ,$parts, != *,$name,* ]] || "run_$name"
-  done
-  if command -v python3 >/dev/null && compgen -G "$report/bench_*.json" >/dev/null; then
-    results ""
-    python3 bench/gpu_table.py "$report" | tee -a "$report/report.md"
-  fi
-  results ""
+  # For our programs alone: the bundle's libraries are no business of Python's.
+  ours=("LD_LIBRARY_PATH=$libraries")
+  cat > "$raw/head.md" <<HEAD
+# $gpu
+
+Commit $(cat "$unpacked/commit") for sm_$(sed 's/;/, sm_/g' "$unpacked/architectures").
+cuBLASLt: ${T6_CUBLASLT:-not found}. cuDNN: ${T6_CUDNN:-not found}.
+Parts: $parts. Shard $shard, budget $budget s.
+
+HEAD
+  : > "$raw/rows.md"
+  attempt "start" 1 60 "$raw/version.txt" "$raw/version.err" env "${ours[@]}" "$unpacked/bin/t6" --version || exit 3
+  judge "start" "$(sed -n 1p "$raw/version.txt")" "$(last_line "$raw/version.err")"
+  [ "$status" = 0 ] || exit 1
+  [ "$parts" = tests ] || test_seconds=$((budget * 5 / 18))
+  ! among tests "$parts" || run_tests "$test_seconds"
+  ! among bench "$parts" || run_bench lead
+  ! among peers "$parts" || run_peers lead
+  ! among bench "$parts" || run_bench rest
+  ! among profile "$parts" || run_profile
+  ! among peers "$parts" || run_peers rest
+  ! among use "$parts" || run_use
+  ! among sanitizer "$parts" || run_sanitizer
   if [ "$failed" != 0 ]; then
-    results "$failed checks failed, $left_out were left out."
+    finished="$failed checks failed, $left_out were left out."
   elif [ "$left_out" != 0 ]; then
-    results "Nothing failed; $left_out checks were left out."
+    finished="Nothing failed; $left_out checks were left out."
   else
-    results "All passed."
+    finished="All passed."
   fi
-  say "report in $report/report.md"
+  publish
+  echo "$finished"
+  say "report in $report/report.md, all outputs in $report/report.tar.gz"
   [ "$failed" = 0 ] || exit 1
   [ "$left_out" = 0 ] || exit 3
 }

@@ -1,0 +1,171 @@
+#!/usr/bin/env bash
+# scripts/gpu_check.sh with a bundle, a GPU and a toolkit that are shell scripts: what it runs in which order, what its report
+# says and how it ends. Needs CMake, to pack, and nothing else that the script itself does not need.
+#   tests/scripts/gpu_check_test.sh [SCRIPT IN ITS PLACE]
+# shellcheck disable=SC2016  # the fakes expand these, not we
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+script=${1:-$PWD/scripts/gpu_check.sh}
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+failures=0
+wrong() { printf 'FAILED in "%s": %s\n' "$case" "$*"; failures=$((failures + 1)); }
+
+# --- what stands in for the machine. Every fake writes its name and words into $FAKE_LOG.
+mkdir -p "$folder"/{bin,cuda/lib64,site/nvidia/one/lib,site/nvidia/two/lib,bundle/bin,bundle/lib,bundle/data/golden,packed}
+touch "$folder"/site/nvidia/{one,two}/lib/{libcudnn.so.9,libnvrtc.so.13} "$folder/cuda/lib64/libcublasLt.so.13"
+fake() { # FILE, whose body comes from standard input
+  { printf '#!/usr/bin/env bash\nprintf "%%s %%s\\n" "${0##*/}" "$*" >> "$FAKE_LOG"\n'; cat; } > "$1"
+  chmod +x "$1"
+}
+fake "$folder/bin/nvidia-smi" <<< '[ -z "${FAKE_NO_GPU:-}" ] || exit 9; echo "NVIDIA H100, 580, 81559 MiB"'
+fake "$folder/bin/ldconfig" <<< 'exit 1'
+fake "$folder/bin/nvcc" <<< 'while [ "$1" != -o ]; do shift; done; printf "exit 9\n" > "$2"; chmod +x "$2"'
+fake "$folder/bin/python3" <<E2
+case "\$*" in
+  *sys.path*) echo "$folder/site $folder/nowhere" ;;
+  *tokens_per_second*) echo "1000 tokens/s" ;;
+  bench/gpu_table.py*) echo "| table of \$(cd "\$2" && echo bench_*.json peer_*.json) |" ;;
+  bench/pytorch_baseline.py*) [ -z "\${FAKE_NO_COMPILER:-}" ] || [[ \$* != *--compile* ]] || { echo no compiler >&2; exit 1; }; echo '{}' ;;
+esac
+E2
+fake "$folder/bin/compute-sanitizer" <<'E2'
+echo "T6_ATTENTION=${T6_ATTENTION:-}" >> "$FAKE_LOG"
+while [[ $1 == --* ]]; do shift 2; done
+case "$1" in *planted) exit "${FAKE_PLANTED:-9}" ;; esac
+"$@"
+echo "========= ERROR SUMMARY: 0 errors"
+E2
+fake "$folder/bundle/bin/t6" <<'E2'
+[ "$1 $2" != "bench train" ] || echo "T6_ATTENTION=$T6_ATTENTION" >> "$FAKE_LOG"
+case "$*" in
+  ${FAKE_HANGS:-nothing}) exec sleep 30 ;;
+  *mqa_small*) [ -z "${FAKE_REFUSES:-}" ] || [ "$T6_ATTENTION" = auto ] || { echo "t6: cuDNN does not take it" >&2; exit 2; } ;;
+esac
+case "$*" in
+  --version) echo "t6 of a test" ;;
+  train*) echo "step 30  validation loss  4.5" ;;
+  *--json*) echo '{}' ;;
+esac
+E2
+for name in tensor ops model; do
+  fake "$folder/bundle/bin/t6_${name}_tests" <<'E2'
+[[ $* != *--gtest_list_tests* ]] || { printf 'Swiglu.\n  One\nKinds/Norm.\n  Two/0  # GetParam() = 1\n'; exit 0; }
+echo "device $T6_TEST_DEVICE, program ${T6_TEST_PROGRAM:-}" >> "$FAKE_LOG"
+echo "[       OK ] A.B (1 ms)"
+case "${0##*/}" in
+  ${FAKE_FAILS:-nothing}) echo "[  FAILED  ] A.C (1 ms)"; exit 1 ;;
+  ${FAKE_SKIPS:-nothing}) printf 'x.cpp:1: Skipped\nneeds 2 GPUs\n[  SKIPPED ] A.D (0 ms)\n' ;;
+esac
+E2
+done
+printf 'tensor Gpu*\nops *\nmodel *Golden*-*F64*\n' > "$folder/bundle/filters"
+echo abc > "$folder/bundle/commit"
+echo 90a > "$folder/bundle/architectures"
+(cd "$folder/bundle" && cmake -E tar cJf "$folder/packed/bundle.tar.xz" bin lib data filters commit architectures)
+
+export FAKE_LOG=$folder/log CUDA_HOME=$folder/cuda PATH=$folder/bin:$PATH
+unset T6_CUDNN T6_CUBLASLT T6_ATTENTION T6_TEST_DEVICE
+
+# check STATUS [VARIABLE=VALUE...] [OPTIONS...]: a run, which must end with that status.
+check() {
+  local expected=$1 got=0 settings=()
+  shift
+  while [[ ${1:-} == FAKE_* ]]; do settings+=("$1"); shift; done
+  rm -rf "$folder/report" "$FAKE_LOG"
+  env "${settings[@]}" "$script" run --bundle "$folder/packed" --report "$folder/report" "$@" > "$folder/out" 2>&1 || got=$?
+  [ "$got" = "$expected" ] || { wrong "status $got, expected $expected"; cat "$folder/out"; }
+}
+says() { grep -qF -- "$1" "$folder/report/report.md" || { wrong "the report lacks '$1':"; cat "$folder/report/report.md"; }; }
+# runs WORDS...: that the log has these, one after the other.
+runs() {
+  local at=0 word line
+  for word in "$@"; do
+    line=$(tail -n +$((at + 1)) "$FAKE_LOG" | grep -nF -m1 -- "$word" || true)
+    [ -n "$line" ] || { wrong "the log lacks '$word' after line $at:"; cat "$FAKE_LOG"; return; }
+    at=$((at + ${line%%:*}))
+  done
+}
+
+case="find_library: one line, always the first"
+sed -n '/^find_library() {/,/^}$/p' "$script" > "$folder/function.sh"
+for ((i = 0; i < 100; ++i)); do
+  for name in libcudnn.so.9 'libnvrtc.so.*' libcublasLt.so.13 libnone.so; do
+    bash -c 'set -euo pipefail; . "$1"; find_library "$2"' - "$folder/function.sh" "$name"
+  done
+done 2>&1 | sort | uniq -c | sed 's/^ *//' | sort > "$folder/found" || true
+printf '100 %s\n' "" "$folder/cuda/lib64/libcublasLt.so.13" "$folder"/site/nvidia/one/lib/{libcudnn.so.9,libnvrtc.so.13} | sort > "$folder/expected"
+diff -b "$folder/expected" "$folder/found" || wrong "not 100 times the same"
+
+case="everything passes"
+check 0
+says "All passed."
+says "# NVIDIA H100"
+says "| tests of model | 1 passed, 0 failed, 0 skipped |"
+says "| use of mla |"
+says "validation loss 4.5, resumed"
+says "bench_tpa_small.no_graph.json"
+says "| memcheck of a planted error | found |"
+says "| racecheck Kinds/Norm | 1 tests, ERROR SUMMARY: 0 errors |"
+runs "t6_tensor_tests --gtest_filter=Gpu*" "device cuda, program /" "t6_model_tests --gtest_filter=*Golden*-*F64*" \
+  "t6_ops_tests --gtest_filter=*" "t6_tpa_small.yaml" "T6_ATTENTION=cudnn" "t6_mha_small.yaml" \
+  "t6_tpa_small.yaml train.cuda_graph=false" "--kind tpa --size small" "--kind mha --size small" "t6_mqa_small.yaml" "t6_mha_xl.yaml" \
+  "--profile" "bench ops" "--kind mla --size small" "--kind mha --size xl" "tokenizer train" "generate" "--tool memcheck" "--tool racecheck" \
+  "--kernel-name kernel_substring=2t64cuda" "T6_ATTENTION=own" "--gtest_filter=Swiglu.*-" "AttentionBackend" "--tool racecheck"
+[ "$(ls -A "$folder/report")" = $'report.md\nreport.tar.gz' ] || wrong "the report's folder has $(ls -A "$folder/report")"
+tar -tzf "$folder/report/report.tar.gz" > "$folder/list"
+for name in bench_tpa_xl.json peer_mha_small.json tests_ops.log use/gqa.3_eval.out; do
+  grep -qx "./$name" "$folder/list" || wrong "report.tar.gz lacks $name"
+done
+! grep -E 'inductor|\.yaml|\.tiktoken' "$folder/list" || wrong "report.tar.gz has what is no report"
+
+case="what fails is said and counted"
+check 1 FAKE_FAILS='t6_model*' FAKE_SKIPS='t6_tensor*' FAKE_REFUSES=1 FAKE_NO_COMPILER=1 --kinds tpa,mqa --sizes small --parts tests,bench,peers
+says "| tests of model | FAILED: status 1: 1 passed, 1 failed, 0 skipped |"
+says "    [  FAILED  ] A.C"
+says "skipped in tensor: needs 2 GPUs"
+says "| mqa small | FAILED: status 2: t6: cuDNN does not take it |"
+says "| mqa small, without insisting on cuDNN | 1000 tokens/s |"
+says "| PyTorch tpa small | left out: it failed with status 1: no compiler |"
+says "| PyTorch tpa small | not compiled |"
+says "2 checks failed, 2 were left out."
+
+case="tools that find no planted error prove nothing"
+check 1 FAKE_PLANTED=0 --parts sanitizer
+says "| racecheck of a planted error | FAILED: not found (status 0)"
+
+case="without a GPU"
+check 3 FAKE_NO_GPU=1 --parts bench,peers,profile,use,sanitizer
+says "| compute-sanitizer | left out: no GPU |"
+says "Nothing failed; 7 checks were left out."
+
+case="one deadline for everything; what is cut off is left out"
+SECONDS=0
+check 3 FAKE_HANGS='generate*tpa*' --budget 12 --kinds mha,tpa,mqa --parts use,sanitizer
+((SECONDS < 22)) || wrong "took $SECONDS s with a budget of 12"
+says "| use of mha | step 30 validation loss 4.5"
+says "| use of tpa | left out: cut off after "
+says "| use of mqa | left out: the budget of 12 s is spent |"
+says "| planted errors | left out: the budget of 12 s is spent |"
+
+case="a run that is killed leaves its report"
+rm -rf "$folder/report" "$FAKE_LOG"
+FAKE_HANGS='*mha_small*' setsid "$script" run --bundle "$folder/packed" --report "$folder/report" --parts bench --kinds tpa,mha > "$folder/out" 2>&1 &
+for ((i = 0; i < 100; ++i)); do
+  grep -q mha_small "$FAKE_LOG" 2>/dev/null && break
+  sleep 0.1
+done
+kill -KILL -- -$! 2>/dev/null || kill -KILL $!
+wait $! 2>/dev/null || true
+says "| tpa small | 1000 tokens/s |"
+says "Not finished: 0 checks failed"
+tar -tzf "$folder/report/report.tar.gz" | grep -qx ./bench_tpa_small.json || wrong "report.tar.gz lacks what was done"
+
+case="wrong arguments"
+for words in "--parts test" "--budget 0" "--shard 3/2" "--sizes huge" "--nothing"; do
+  # shellcheck disable=SC2086
+  check 2 $words
+done
+
+[ "$failures" = 0 ] || { echo "$failures failures"; exit 1; }
+echo "gpu_check: all as expected"
