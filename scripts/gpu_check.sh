@@ -148,7 +148,8 @@ publish() {
     echo "${finished:-Not finished: $failed checks failed and $left_out were left out after $SECONDS s.}"
   } > "$report/.report.md"
   mv "$report/.report.md" "$report/report.md"
-  tar -C "$raw" -czf "$report/.report.tar.gz" .
+  # What a process that was cut off still writes is no reason to end here.
+  tar -C "$raw" -czf "$report/.report.tar.gz" . 2>/dev/null || true
   mv "$report/.report.tar.gz" "$report/report.tar.gz"
 }
 update_table() {
@@ -313,7 +314,9 @@ run_peers() { # lead|rest
         # Its failure is none of ours.
         *) leave_out "PyTorch $kind $size" "it failed with status $status: $(last_line "$file.err")" ;;
       esac
-      [ "$status" != 0 ] || break
+      if [ "$status" = 0 ]; then break; fi
+      # Compiled or not, it takes the same memory or more.
+      if grep -q OutOfMemory "$file.err"; then status=124; fi
       mv "$file.err" "$file.${mode:+compiled.}failed.err"
       rm -f "$file.json"
       [ "$status" != 124 ] || break
