@@ -141,8 +141,7 @@ TEST_F(TaskCommands, ScoresAreTheSameBytesOnAnyNumberOfRanksOfAsManyThreads) {
                                    out,    "--data",    "tasks",   "--device",     "cpu"};
     if (launched) words.insert(words.begin(), {"launch", "--nproc", "2", "--"});
     const double started = seconds_now();
-    return finish_program(start_program(program(), words, folder(), {{"OMP_NUM_THREADS", threads}}), folder(),
-                          started);
+    return finish_program(start_program(program(), words, folder(), {{"OMP_NUM_THREADS", threads}}), folder(), started);
   };
   for (const std::string threads : {"1", "2"}) {
     EXPECT_EQ(eval(threads, "alone" + threads, false).code, 0);
