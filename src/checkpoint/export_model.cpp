@@ -8,7 +8,6 @@
 
 #include "base/error.h"
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/model_json.h"
 #include "checkpoint/output_folder.h"
 #include "checkpoint/remote_code.h"
 #include "checkpoint/weights_folder.h"
@@ -117,7 +116,7 @@ Exported export_model(const fs::path& step, const ModelConfig& config, const fs:
   WeightsExport weights(config, options);
   OutputFolder folder(target, options.replace, kExport, weights.bytes() + kBytesBesideWeights);
   weights.run(step, folder.path());
-  folder.add("config.json", model_json(config, options.format, options.type, options.end_of_text));
+  folder.add("config.json", model_json(config, options.format, options.type, options.tokens));
   for (const auto& [name, text] : options.tokenizer_files) folder.add(name, text);
   if (options.format == ModelFormat::t6) {
     for (const RemoteCodeFile& file : remote_code_files()) folder.add(std::string(file.name), file.text);

@@ -10,6 +10,7 @@
 
 #include "checkpoint/model_card.h"
 #include "checkpoint/model_format.h"
+#include "checkpoint/model_json.h"
 #include "checkpoint/safetensors.h"
 
 namespace t6::checkpoint {
@@ -23,7 +24,7 @@ struct ExportOptions {
   nlohmann::json run = nlohmann::json::object();  // run.json; empty: none is written
   std::vector<std::pair<std::string, std::string>> tokenizer_files = {};  // names and texts
   std::string tokenizer_hash = {};
-  std::optional<int64_t> end_of_text = {};
+  std::optional<DocumentTokens> tokens = {};
   std::function<void(uint64_t written, uint64_t all)> progress = {};  // bytes of weights
 };
 

@@ -131,7 +131,9 @@ nlohmann::json ImportedModel::origin() const {
                      {"bytes", fs::file_size(file.path())},
                      {"xxh3", io::hash_file(file.path())}});
   }
-  return {{"format", name_of(json_.format)}, {"files", files}};
+  nlohmann::json origin = {{"format", name_of(json_.format)}, {"files", files}};
+  if (json_.tokens) add_document_tokens(*json_.tokens, origin);
+  return origin;
 }
 
 }  // namespace t6::checkpoint

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "checkpoint/checkpoint.h"
@@ -22,10 +23,12 @@ class ImportedModel {
   const ModelConfig& config() const { return json_.config; }
   const nlohmann::json& run() const { return run_; }  // of run.json; empty without one
   StoredType type() const;                            // of the embedding
+  const std::optional<DocumentTokens>& tokens() const { return json_.tokens; }
 
   // params/<name> of every parameter in f32, each read when it is asked for; this must outlive it. For save().
   State state() const;
-  // What it was read from, for the checkpoint's facts: format, files with their hashes.
+  // What it was read from, for the checkpoint's facts: format, files with their hashes, bos_token_id and eos_token_id
+  // where config.json has them (document_tokens_of).
   nlohmann::json origin() const;
 
  private:

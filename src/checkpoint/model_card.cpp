@@ -34,7 +34,8 @@ void check_value(const json& value, const std::string& name, bool nested, const 
 
 std::string text_of(const json& value) {
   if (value.is_string()) return value.get<std::string>();
-  if (value.is_number_unsigned()) return format_grouped(value.get<uint64_t>());
+  // Of one type where it was counted, of the other where it was read.
+  if (value.is_number_integer() && value >= 0) return format_grouped(value.get<uint64_t>());
   return value.dump();
 }
 
@@ -127,12 +128,12 @@ std::string how_to_load(const ModelConfig& config, const CardFacts& facts) {
            "model.load_state_dict(weights)  # strict: every name must be there\n```\n";
   }
   const bool remote = facts.format == ModelFormat::t6;
+  const bool tokenizer = !facts.tokenizer_hash.empty();
   std::string text =
-      "```python\n"
-      "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n";
+      fmt::format("```python\nfrom transformers import AutoModelForCausalLM{}\n\n", tokenizer ? ", AutoTokenizer" : "");
   const char* trust = remote ? ", trust_remote_code=True" : "";
   text += fmt::format("model = AutoModelForCausalLM.from_pretrained(\".\"{})\n", trust);
-  if (!facts.tokenizer_hash.empty()) {
+  if (tokenizer) {
     text += fmt::format("tokenizer = AutoTokenizer.from_pretrained(\".\"{})\n", trust);
   }
   text += "```\n";

@@ -13,6 +13,8 @@ namespace {
 using nlohmann::json;
 
 constexpr int64_t kGpt2EndOfText = 50256;
+constexpr const char* kBeginKey = "bos_token_id";
+constexpr const char* kEndKey = "eos_token_id";
 // What the authors' code takes for a key that their config.json does not have: the defaults of GPTConfig in
 // model/T6.py, T6_kvonly.py and llama-{mha,gqa,mla}.py (the last for those of mla), and the base of class Rotary there.
 // Their training hands over sizes and ranks but for those of mla.
@@ -33,7 +35,7 @@ struct Draft {
   std::string kind;           // the word of a config; empty where the format says it otherwise
   std::string table;          // "f32", "bf16"
   std::string natural_table;  // what the format itself computes with
-  json end_of_text;           // or null
+  json begin, end;            // ids of tokens, or null
   const char* dtype = "";
 
   bool is(AttentionKind other) const { return kind == kAttentionKindNames[static_cast<size_t>(other)]; }
@@ -58,8 +60,8 @@ void transformers_keys(JsonFields& f, Draft& d, const char* architecture, const 
   f.is("model_type", model_type, "");
   f.is("tie_word_embeddings", true, "t6 has no head of its own: its weights are the embedding's", tied);
   f.note("torch_dtype", d.dtype);
-  f.note("bos_token_id", d.end_of_text);
-  f.note("eos_token_id", d.end_of_text);
+  f.note(kBeginKey, d.begin);
+  f.note(kEndKey, d.end);
   f.note("use_cache", true);
   for (const char* key :
        {"dtype", "initializer_range", "transformers_version", "pad_token_id", "_name_or_path", "attention_dropout",
@@ -294,7 +296,23 @@ AttentionKind official_kind(const std::set<std::string>& names, const std::strin
        where);
 }
 
+std::optional<int64_t> token_id(const json& value, int64_t vocab_size) {
+  const bool fits = value.is_number_integer() && value >= 0 && value < vocab_size;
+  return fits ? std::optional(value.get<int64_t>()) : std::nullopt;
+}
+
 }  // namespace
+
+std::optional<DocumentTokens> document_tokens_of(const json& object, int64_t vocab_size) {
+  if (!object.is_object() || (!object.contains(kBeginKey) && !object.contains(kEndKey))) return std::nullopt;
+  const auto id = [&](const char* key) { return token_id(object.value(key, json()), vocab_size); };
+  return DocumentTokens{id(kBeginKey), id(kEndKey)};
+}
+
+void add_document_tokens(const DocumentTokens& tokens, json& object) {
+  object[kBeginKey] = tokens.begin ? json(*tokens.begin) : json();
+  object[kEndKey] = tokens.end ? json(*tokens.end) : json();
+}
 
 Unfit unfit_for(const ModelConfig& config, ModelFormat format) {
   Unfit unfit;
@@ -327,7 +345,7 @@ Unfit unfit_for(const ModelConfig& config, ModelFormat format) {
 }
 
 std::string model_json(const ModelConfig& config, ModelFormat format, StoredType type,
-                       std::optional<int64_t> end_of_text) {
+                       const std::optional<DocumentTokens>& tokens) {
   Draft draft = draft_of(config);
   if (format == ModelFormat::official) {
     // Classes of other kinds have both keys, and do not read them.
@@ -335,10 +353,11 @@ std::string model_json(const ModelConfig& config, ModelFormat format, StoredType
   }
   draft.natural_table = natural_table(format, draft.table);
   draft.dtype = type == StoredType::bf16 ? "bfloat16" : "float32";
-  if (end_of_text) {
-    draft.end_of_text = *end_of_text;
+  if (tokens) {
+    if (tokens->begin) draft.begin = *tokens->begin;
+    if (tokens->end) draft.end = *tokens->end;
   } else if (config.vocab_size > kGpt2EndOfText) {
-    draft.end_of_text = kGpt2EndOfText;
+    draft.begin = draft.end = kGpt2EndOfText;
   }
   JsonWriter writer;
   keys_of(format, writer, draft);
@@ -377,7 +396,7 @@ ModelJson parse_model_json(std::string_view text, const std::string& where, cons
   } catch (const Error& error) {
     fail(ExitCode::checkpoint, "{}: describes a model that t6 cannot be: {}", where, error.what());
   }
-  return {format, config};
+  return {format, config, document_tokens_of(root, config.vocab_size)};
 }
 
 }  // namespace t6::checkpoint

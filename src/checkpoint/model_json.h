@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <string>
@@ -20,14 +21,23 @@ struct Unfit {
 };
 Unfit unfit_for(const ModelConfig& config, ModelFormat format);
 
-// The text of config.json. end_of_text: id that begins and ends documents; without it, GPT-2's where the vocabulary has
-// it.
+// The ids that begin and end a document: bos_token_id and eos_token_id, null where there is none.
+struct DocumentTokens {
+  std::optional<int64_t> begin, end;
+};
+// What `object` says of them: nothing when it has neither key; none for what is no id of the vocabulary.
+std::optional<DocumentTokens> document_tokens_of(const nlohmann::json& object, int64_t vocab_size);
+void add_document_tokens(const DocumentTokens& tokens, nlohmann::json& object);
+
+// The text of config.json. tokens: not known, they are GPT-2's where the vocabulary has it. The authors' format does not
+// say them.
 std::string model_json(const ModelConfig& config, ModelFormat format, StoredType type,
-                       std::optional<int64_t> end_of_text);
+                       const std::optional<DocumentTokens>& tokens);
 
 struct ModelJson {
   ModelFormat format;
   ModelConfig config;
+  std::optional<DocumentTokens> tokens;  // where it says them
 };
 // Reads it. `names`: of the tensors beside it, which tell the kind of an official model. Strict: every key that may
 // change the model must be known and as t6 computes. Error(checkpoint) with every reason, naming `where`.

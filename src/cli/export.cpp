@@ -86,21 +86,42 @@ nlohmann::json run_of(const checkpoint::Loaded& loaded, const RunConfig& config)
   return run;
 }
 
+data::Tokenizer load_tokenizer(const std::string& file, const ModelConfig& model) {
+  data::Tokenizer tokenizer = data::Tokenizer::load(file);
+  if (static_cast<int64_t>(tokenizer.vocab_size()) > model.vocab_size) {
+    fail(ExitCode::data, "the tokenizer {} has {} ids, but the model only {} rows; it was trained with another one",
+         file, tokenizer.vocab_size(), model.vocab_size);
+  }
+  return tokenizer;
+}
+
+checkpoint::DocumentTokens document_tokens(const data::Tokenizer& tokenizer) {
+  return {tokenizer.end_of_text(), tokenizer.end_of_text()};
+}
+
 // The tokenizer files of `about`. Error(data) with the way out when `file` cannot be exported.
 void add_tokenizer(const std::string& file, const ModelConfig& model, checkpoint::ExportOptions& about) {
   try {
-    const data::Tokenizer tokenizer = data::Tokenizer::load(file);
-    if (static_cast<int64_t>(tokenizer.vocab_size()) > model.vocab_size) {
-      fail(ExitCode::data, "the tokenizer {} has {} ids, but the model only {} rows; it was trained with another one",
-           file, tokenizer.vocab_size(), model.vocab_size);
-    }
-    about.end_of_text = tokenizer.end_of_text();
+    const data::Tokenizer tokenizer = load_tokenizer(file, model);
+    about.tokens = document_tokens(tokenizer);
     for (data::NamedText& text : data::huggingface_files(tokenizer, model.context)) {
       about.tokenizer_files.emplace_back(std::move(text.name), std::move(text.text));
     }
     about.tokenizer_hash = tokenizer.hash_text();
   } catch (const Error& error) {
     fail(error.code(), "{}. Name another one with --tokenizer FILE, or export without: --no-tokenizer", error.what());
+  }
+}
+
+// Without its files, the tokenizer still says what begins and ends a document.
+void take_document_tokens(const std::string& file, const ModelConfig& model, checkpoint::ExportOptions& about) {
+  try {
+    about.tokens = document_tokens(load_tokenizer(file, model));
+  } catch (const Error& error) {
+    log::warn(
+        "the run's tokenizer could not be asked for its end of text: {}. Check bos_token_id and eos_token_id of "
+        "config.json",
+        error.what());
   }
 }
 
@@ -122,10 +143,16 @@ int run(const Options& options) {
   if (tokenizer_file.empty() && config.data.tokenizer) {
     tokenizer_file = train::tokenizer_file(config, loaded.path).string();
   }
-  if (!tokenizer_file.empty() && !options.no_tokenizer) {
+  about.tokens =
+      checkpoint::document_tokens_of(loaded.facts.value("imported", nlohmann::json()), config.model.vocab_size);
+  if (tokenizer_file.empty()) {
+    if (!options.no_tokenizer) {
+      log::info("exported without tokenizer files: the run names no data.tokenizer; --tokenizer FILE adds them");
+    }
+  } else if (options.no_tokenizer) {
+    take_document_tokens(tokenizer_file, config.model, about);
+  } else {
     add_tokenizer(tokenizer_file, config.model, about);
-  } else if (!options.no_tokenizer) {
-    log::info("exported without tokenizer files: the run names no data.tokenizer; --tokenizer FILE adds them");
   }
   std::optional<Progress> bar;
   about.progress = [&bar](uint64_t written, uint64_t all) {

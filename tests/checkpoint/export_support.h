@@ -44,7 +44,7 @@ inline fs::path save_imported(const fs::path& dir, const ImportedModel& model) {
 }
 
 inline nlohmann::json some_run() {
-  return {{"steps", 7}, {"training loss", 3.25}, {"config", {{"optimizer.lr", "0.0006"}}}};
+  return {{"steps", 3499}, {"training loss", 3.25}, {"config", {{"optimizer.lr", "0.0006"}}}};
 }
 
 // The formats that a kind is exported to.

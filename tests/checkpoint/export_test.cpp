@@ -26,7 +26,7 @@ class Export : public ScratchTest {
                                                 uint64_t seed) {
     for (const char* name : {"a", "b", "c", "d"}) io::remove_all(folder_ / name);
     const fs::path step = save_random(folder_ / "a", config, seed);
-    const ExportOptions options{.format = format, .type = type, .approximate = true, .run = some_run()};
+    ExportOptions options{.format = format, .type = type, .approximate = true, .run = some_run(), .tokens = {{3, 5}}};
     export_model(step, config, folder_ / "b", options);
     const ImportedModel imported(folder_ / "b");
     EXPECT_EQ(imported.format(), format);
@@ -36,6 +36,8 @@ class Export : public ScratchTest {
     expected.init = InitKind::official;
     EXPECT_EQ(to_yaml(imported.config()), to_yaml(expected));
     const fs::path again = save_imported(folder_ / "c", imported);
+    options.run = imported.run();
+    options.tokens = imported.tokens();
     export_model(again, imported.config(), folder_ / "d", options);
     EXPECT_EQ(files_of(folder_ / "b"), files_of(folder_ / "d")) << name_of(format);
     if (type == StoredType::f32) {
@@ -224,6 +226,27 @@ TEST_F(Export, TheCardLoadsEveryFileOfWeights) {
   EXPECT_FALSE(contains(many, "[t6](https://arxiv")) << "the paper is not t6's";
 }
 
+TEST_F(Export, TheCardReadsTheSameOfARunThatWasImported) {
+  const ModelConfig config = small_model_config(AttentionKind::tpa);
+  const nlohmann::json counted = {{"steps", 3499}, {"shift", -3499}, {"config", {{"train.steps", int64_t{1000000}}}}};
+  const nlohmann::json read = parse_run_json(counted.dump(), "run.json");
+  const std::string card = model_card(config, {.run = counted});
+  EXPECT_TRUE(contains(card, "| steps | 3,499 |\n"));
+  EXPECT_TRUE(contains(card, "| config: train.steps | 1,000,000 |\n"));
+  EXPECT_TRUE(contains(card, "| shift | -3499 |\n"));
+  EXPECT_EQ(card, model_card(config, {.run = read}));
+}
+
+TEST_F(Export, TheCardImportsWhatItUses) {
+  const ModelConfig config = small_model_config(AttentionKind::tpa);
+  const std::string without = model_card(config, {.format = ModelFormat::t6});
+  EXPECT_TRUE(contains(without, "import AutoModelForCausalLM\n"));
+  EXPECT_FALSE(contains(without, "AutoTokenizer"));
+  const std::string with = model_card(config, {.format = ModelFormat::t6, .tokenizer_hash = "0123"});
+  EXPECT_TRUE(contains(with, "import AutoModelForCausalLM, AutoTokenizer\n"));
+  EXPECT_TRUE(contains(with, "tokenizer = AutoTokenizer.from_pretrained"));
+}
+
 // Their files for llama's kinds have names that no import statement can say; that of mha takes the width of a head from
 // the model's.
 TEST_F(Export, TheCardNamesTheAuthorsFileOfTheKind) {
@@ -274,13 +297,13 @@ TEST_F(Export, ConfigSaysWhatTransformersAsksFor) {
   EXPECT_EQ(json.at("max_position_embeddings"), 1024);
   EXPECT_EQ(json.at("rope_parameters").at("rope_theta"), 10000.0);
   config.attention = mla::Options{};
-  const auto mla = nlohmann::json::parse(model_json(config, ModelFormat::deepseek_v3, StoredType::bf16, 5));
+  const auto mla = nlohmann::json::parse(model_json(config, ModelFormat::deepseek_v3, StoredType::bf16, {{5, 5}}));
   EXPECT_EQ(mla.at("first_k_dense_replace"), config.layers);
   EXPECT_EQ(mla.at("num_nextn_predict_layers"), 0);
   EXPECT_EQ(mla.at("rope_interleave"), true);
   EXPECT_EQ(mla.at("torch_dtype"), "bfloat16");
   EXPECT_EQ(mla.at("eos_token_id"), 5);
-  const auto official = nlohmann::json::parse(model_json(config, ModelFormat::official, StoredType::f32, 5));
+  const auto official = nlohmann::json::parse(model_json(config, ModelFormat::official, StoredType::f32, {{5, 5}}));
   for (const char* key : {"vocab_size", "n_layer", "n_head", "head_dim", "n_embd", "rank", "q_rank", "block_size",
                           "bias", "dropout", "scale_attn_by_inverse_layer_idx", "using_groupnorm", "q_lora_rank",
                           "kv_lora_rank", "qk_rope_head_dim", "v_head_dim", "model_type"}) {

@@ -149,11 +149,27 @@ TEST_F(ExportCommands, ARunWhoseTokenizerCannotBeExportedGoesOutWithoutIt) {
   std::filesystem::rename(folder() / "text.tiktoken", folder() / "away");
   expect_refused({"export", "run", "--out", "hf"}, 3, "--no-tokenizer");
   expect_refused({"export", "run", "--out", "hf", "--no-tokenizer", "--tokenizer", "away"}, 2, "--no-tokenizer");
-  expect_ok({"export", "run", "--out", "hf", "--no-tokenizer"});
+  const Outcome without = expect_ok({"export", "run", "--out", "hf", "--no-tokenizer"});
+  EXPECT_TRUE(contains(without.err, "Check bos_token_id and eos_token_id"));
   EXPECT_FALSE(std::filesystem::exists(folder() / "hf/tokenizer.json"));
   EXPECT_TRUE(contains(read("hf/README.md"), "without tokenizer files"));
   expect_ok({"export", "run", "--out", "hf", "--tokenizer", "away", "--force"});
   EXPECT_TRUE(std::filesystem::exists(folder() / "hf/tokenizer.json"));
+}
+
+// The ids of a document's ends belong to the model, with files of a tokenizer or without, and so through an import.
+TEST_F(ExportCommands, WithoutTokenizerFilesTheEndOfTextIsTheSame) {
+  train("mha");
+  expect_ok({"export", "run", "--out", "with"});
+  expect_ok({"export", "run", "--out", "without", "--no-tokenizer"});
+  EXPECT_EQ(json::parse(read("with/config.json")).at("eos_token_id"), 299);
+  EXPECT_EQ(read("without/config.json"), read("with/config.json"));
+  EXPECT_FALSE(std::filesystem::exists(folder() / "without/tokenizer.json"));
+  expect_ok({"import", "without", "--out", "back"});
+  expect_ok({"export", "back", "--out", "again"});
+  for (const char* name : {"model.safetensors", "config.json", "README.md", "run.json"}) {
+    EXPECT_EQ(read(std::string("again/") + name), read(std::string("without/") + name)) << name;
+  }
 }
 
 TEST_F(ExportCommands, TheTensorProductKindsBringTheirCode) {

@@ -62,7 +62,7 @@ void run_config(std::string_view input) {
     if (!checkpoint::unfit_for(read.config, read.format).reasons.empty()) return;
     // What is taken is written as the same model.
     const std::string again =
-        checkpoint::model_json(read.config, read.format, checkpoint::StoredType::f32, std::nullopt);
+        checkpoint::model_json(read.config, read.format, checkpoint::StoredType::f32, read.tokens);
     const checkpoint::ModelJson second = checkpoint::parse_model_json(again, "printed", names);
     require(to_yaml(second.config) == to_yaml(read.config) && second.format == read.format, "reads back as another: {}",
             again);
@@ -100,7 +100,7 @@ std::vector<std::string> config_seeds() {
                          : kind == AttentionKind::mla        ? '2'
                                                              : '3';
     for (const auto format : {checkpoint::ModelFormat::official, checkpoint::hf_format(config, false)}) {
-      seeds.push_back(tensors + checkpoint::model_json(config, format, checkpoint::StoredType::bf16, 5));
+      seeds.push_back(tensors + checkpoint::model_json(config, format, checkpoint::StoredType::bf16, {{5, 5}}));
     }
   }
   return seeds;
