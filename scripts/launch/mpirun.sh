@@ -26,7 +26,7 @@ for host in "${each[@]}"; do
   [ "$count" = "$host" ] && count=1
   ranks=$((ranks + count))
 done
-program=$(command -v "${T6:-t6}") || { echo "mpirun.sh: there is no ${T6:-t6}; name it: T6=build/cpu/src/t6 $0 ..." >&2; exit 2; }
+program=$(command -v "${T6:-t6}") || { echo "mpirun.sh: there is no ${T6:-t6}; name it: T6=build/cpu/t6 $0 ..." >&2; exit 2; }
 # Each rank its share of the first host's cores seen from here; waiting threads sleep.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(share=${each[0]##*:}; [ "$share" = "${each[0]}" ] && share=1; cores=$(($(nproc) / share)); echo $((cores > 0 ? cores : 1)))}
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -96,8 +97,17 @@ std::vector<char*> pointers(std::vector<std::string>& words) {
   return all;
 }
 
+// As under nohup: whoever started this process wants that signal to end nothing.
+bool is_ignored(int number) {
+  struct sigaction now {};
+  return ::sigaction(number, nullptr, &now) == 0 && now.sa_handler == SIG_IGN;
+}
+
 pid_t start(std::vector<std::string> words, std::vector<std::string> variables, bool own_group) {
   const std::vector<char*> argv = pointers(words), envp = pointers(variables);
+  // Made here: behind the fork nothing may wait for a lock that another thread had.
+  std::string trouble = fmt::format("t6 launch: cannot start {}: ", words.front());
+  char newline = '\n';
   const pid_t parent = ::getpid();
   const pid_t child = ::fork();
   if (child < 0) fail(ExitCode::io, "cannot start a process: {}", std::strerror(errno));
@@ -106,10 +116,17 @@ pid_t start(std::vector<std::string> words, std::vector<std::string> variables, 
   if (::getppid() != parent) ::_exit(1);  // it died before that
   // A signal from the terminal comes to the launcher alone, which passes it on.
   if (own_group) ::setpgid(0, 0);
-  const int nothing = ::open("/dev/null", O_RDONLY);
-  ::dup2(nothing, 0);
-  for (const int number : kSignals) ::signal(number, SIG_DFL);
+  if (const int nothing = ::open("/dev/null", O_RDONLY); nothing > 0) {
+    ::dup2(nothing, 0);
+    ::close(nothing);
+  }
+  for (const int number : kSignals) {
+    if (!is_ignored(number)) ::signal(number, SIG_DFL);
+  }
   ::execve(argv[0], argv.data(), envp.data());
+  char* reason = std::strerror(errno);
+  const std::array<iovec, 3> parts{{{trouble.data(), trouble.size()}, {reason, std::strlen(reason)}, {&newline, 1}}};
+  (void)!::writev(STDERR_FILENO, parts.data(), parts.size());
   ::_exit(127);
 }
 
@@ -151,12 +168,15 @@ int code_of_ranks(int code, int rank) {
   return static_cast<int>(ExitCode::peer);
 }
 
-// Takes signals from here on, so that none is lost between two starts.
+// Takes signals from here on, so that none is lost between two starts; those that are ignored stay so, here and in the
+// ranks.
 void take_signals() {
   struct sigaction action {};
   action.sa_handler = &on_signal_for_ranks;
   sigemptyset(&action.sa_mask);
-  for (const int number : kSignals) ::sigaction(number, &action, nullptr);
+  for (const int number : kSignals) {
+    if (!is_ignored(number)) ::sigaction(number, &action, nullptr);
+  }
 }
 
 struct End {

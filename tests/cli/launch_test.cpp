@@ -1,7 +1,10 @@
 // t6 launch: its words, the exit code of its ranks, and that none is left.
 #include <gtest/gtest.h>
 
+#include <cerrno>
 #include <csignal>
+#include <cstring>
+#include <functional>
 #include <thread>
 
 #include "cli/launch.h"
@@ -18,6 +21,17 @@ class Launch : public Program {
     return times;
   }
   static bool has_mpirun() { return std::system("command -v mpirun > /dev/null 2>&1") == 0; }
+
+  // Launches with an mpirun that holds `text`.
+  Outcome run_with_mpirun(const std::string& text, const std::function<void(const char*)>& before = {}) {
+    write("bin/mpirun", text);
+    std::filesystem::permissions(folder() / "bin/mpirun", std::filesystem::perms::owner_all);
+    const double started = seconds_now();
+    const pid_t launcher =
+        start_program(T6_PROGRAM, {"launch", "--nproc", "2", "--by", "mpi", "train", "--config", "x.yaml"}, folder(),
+                      {{"PATH", (folder() / "bin").string() + ":" + std::getenv("PATH")}}, "/dev/null", before);
+    return finish_program(launcher, folder(), started);
+  }
 };
 
 TEST_F(Launch, WordsBehindTheCommandAreItsOwn) {
@@ -125,6 +139,36 @@ TEST_F(Launch, SignalsReachTheRanksAndNoneStays) {
         "for p in /proc/[0-9]*; do [ \"$(readlink $p/cwd)\" = '" + folder().string() + "' ] && exit 1; done; exit 0";
     EXPECT_EQ(std::system(look.c_str()), 0) << by;
   }
+}
+
+TEST_F(Launch, WhatCannotBeStartedIsNamed) {
+  if (!has_mpirun()) GTEST_SKIP() << "no MPI";
+  const Outcome outcome = run_with_mpirun("no program\n");
+  EXPECT_EQ(outcome.code, 127);
+  EXPECT_EQ(outcome.err,
+            "t6 launch: cannot start " + (folder() / "bin/mpirun").string() + ": " + std::strerror(ENOEXEC) + "\n");
+}
+
+TEST_F(Launch, NoFileOfTheLauncherIsLeftOpenInARank) {
+  if (!has_mpirun()) GTEST_SKIP() << "no MPI";
+  const Outcome outcome = run_with_mpirun("#!/bin/sh\nls -l /proc/$PPID/fd\necho rank\nls -l /proc/$$/fd\n");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  const size_t rank = outcome.out.find("rank");
+  ASSERT_NE(rank, std::string::npos) << outcome.out;
+  const auto nothings = [&](const std::string& text) { return count(text, "-> /dev/null\n"); };
+  EXPECT_EQ(nothings(outcome.out.substr(rank)), nothings(outcome.out.substr(0, rank))) << outcome.out;
+}
+
+// As under nohup: the launcher hears of a hang-up, and neither it nor a rank ends.
+TEST_F(Launch, AnIgnoredSignalStaysIgnored) {
+  if (!has_mpirun()) GTEST_SKIP() << "no MPI";
+  const std::string script = "#!/bin/sh\ngrep SigIgn: /proc/self/status\nkill -HUP $PPID\nexec sleep 0.5\n";
+  EXPECT_EQ(run_with_mpirun(script).code, 128 + SIGTERM);
+  const Outcome outcome = run_with_mpirun(script, [](const char*) { std::signal(SIGHUP, SIG_IGN); });
+  EXPECT_EQ(outcome.code, 0);
+  const size_t at = outcome.out.find_first_of("0123456789abcdef", outcome.out.find(':') + 1);
+  ASSERT_NE(at, std::string::npos) << outcome.out;
+  EXPECT_EQ(std::strtoull(outcome.out.c_str() + at, nullptr, 16) & 1, 1U) << outcome.out;
 }
 
 }  // namespace
