@@ -102,17 +102,20 @@ Problem problem_of(const std::function<void()>& work) {
   return {};
 }
 
-// The first line that two texts do not share.
+// Takes the first line off a text, which may be at its end.
+std::string_view take_line(std::string_view& text) {
+  const std::string_view line = text.substr(0, text.find('\n'));
+  text.remove_prefix(std::min(line.size() + 1, text.size()));
+  return line;
+}
+
+// The first line that two texts do not share; empty where one of them has no more.
 std::pair<std::string_view, std::string_view> first_difference(std::string_view a, std::string_view b) {
-  for (;;) {
-    const size_t end_a = a.find('\n'), end_b = b.find('\n');
-    const std::string_view line_a = a.substr(0, end_a), line_b = b.substr(0, end_b);
-    if (line_a != line_b || end_a == std::string_view::npos || end_b == std::string_view::npos) {
-      return {line_a, line_b};
-    }
-    a.remove_prefix(end_a + 1);
-    b.remove_prefix(end_b + 1);
+  while (!a.empty() || !b.empty()) {
+    const std::string_view line_a = take_line(a), line_b = take_line(b);
+    if (line_a != line_b) return {line_a, line_b};
   }
+  return {};
 }
 
 std::string quote(std::string_view line) {

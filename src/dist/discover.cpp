@@ -3,6 +3,7 @@
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <limits>
 #include <string_view>
 #include <vector>
@@ -204,6 +205,24 @@ bool contradict(const Said& said, const Said& outer) {
   return outer.speaks() && *outer.world > 1 && (*said.rank != *outer.rank || *said.world != *outer.world);
 }
 
+// torchrun and t6 launch may be started by another launcher, once a host; numbers given by hand may not differ.
+void require_no_contradiction(const Source& source, const Said& said, const Said& torchrun,
+                              std::initializer_list<const Said*> outer) {
+  const bool given = said.launcher == Launcher::flags;
+  if (given && contradict(said, torchrun)) {
+    fail(ExitCode::usage, "{} contradict {}; leave out one of them", said.pair(), torchrun.pair());
+  }
+  const bool inner = source.text("TORCHELASTIC_RUN_ID") || source.text(kNonceVariable);
+  if (!given && (said.launcher != Launcher::torchrun || inner)) return;
+  for (const Said* other : outer) {
+    if (!contradict(said, *other)) continue;
+    fail(ExitCode::usage,
+         "{} contradict {}, which {} says; {}, or start one process a host and let torchrun start the ranks",
+         said.pair(), other->pair(), describe(other->launcher),
+         given ? "leave out the flags" : "unset RANK and WORLD_SIZE");
+  }
+}
+
 Found decide(const RankFlags& flags, const Source& source) {
   const Said given = from_flags(flags);
   const Said torchrun =
@@ -227,20 +246,7 @@ Found decide(const RankFlags& flags, const Source& source) {
   found.ranks.rank = static_cast<int>(*said->rank);
   found.ranks.world = static_cast<int>(*said->world);
 
-  // torchrun and t6 launch may be started by another launcher, once a host; numbers given by hand may not differ.
-  const bool inner = source.text("TORCHELASTIC_RUN_ID") || source.text(kNonceVariable);
-  if (said == &given && contradict(given, torchrun)) {
-    fail(ExitCode::usage, "{} contradict {}; leave out one of them", given.pair(), torchrun.pair());
-  }
-  if (said == &given || (said == &torchrun && !inner)) {
-    for (const Said* outer : {&open_mpi, &mpich, &slurm}) {
-      if (!contradict(*said, *outer)) continue;
-      fail(ExitCode::usage,
-           "{} contradict {}, which {} says; {}, or start one process a host and let torchrun start the ranks",
-           said->pair(), outer->pair(), describe(outer->launcher),
-           said == &given ? "leave out the flags" : "unset RANK and WORLD_SIZE");
-    }
-  }
+  require_no_contradiction(source, *said, torchrun, {&open_mpi, &mpich, &slurm});
 
   // MPI_Init asks the library's own launcher, whoever else gave numbers. Slurm serves MPI where srun had --mpi.
   const auto same = [&](const Said& other) {

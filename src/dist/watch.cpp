@@ -73,50 +73,55 @@ Watch::Verdict Watch::hang(double limit, double silence, double now) {
   }
   if (now - std::max(progress, floor_since_) <= limit) return {};
 
-  Verdict verdict;
-  verdict.silent = silent;
+  if (silent.empty() && slowest.size() == living.size() && living.size() > 1) {
+    return {
+        fmt::format("all ranks hang at {}: none went on for {:.1f} s, the watchdog's limit is {:g} s. They stand at "
+                    "the same place: the network or the storage under them does not answer, or the limit is too "
+                    "short for it",
+                    describe(report(last)), now - progress, limit),
+        {}};
+  }
   // Whoever waits for a rank that is stopped may stand before it or with it.
   const std::vector<int>& hung = silent.empty() ? slowest : silent;
-  if (silent.empty() && slowest.size() == living.size() && living.size() > 1) {
-    verdict.text = fmt::format(
-        "all ranks hang at {}: none went on for {:.1f} s, the watchdog's limit is {:g} s. They stand at the same "
-        "place: "
-        "the network or the storage under them does not answer, or the limit is too short for it",
-        describe(report(last)), now - progress, limit);
-    return verdict;
-  }
-  std::map<std::tuple<int64_t, int64_t, std::string>, std::vector<int>> others;
-  for (const int rank : living) {
-    if (std::find(hung.begin(), hung.end(), rank) != hung.end()) continue;
-    const Report& at = report(rank);
-    others[{at.step, at.calls, at.phase}].push_back(rank);
-  }
+  return {text_of_hung(hung, !silent.empty(), limit, now) + text_of_others(hung, now), silent};
+}
+
+std::string Watch::text_of_hung(const std::vector<int>& hung, bool silent, double limit, double now) const {
   constexpr size_t kMaxNamed = 8;
+  std::string text;
   for (size_t i = 0; i < std::min(hung.size(), kMaxNamed); ++i) {
-    const int rank = hung[i];
-    const State& at = state(rank);
-    const bool is_silent = std::find(silent.begin(), silent.end(), rank) != silent.end();
-    verdict.text += fmt::format(
+    const State& at = state(hung[i]);
+    text += fmt::format(
         "{}{} hangs{} at {}: {} for {:.1f} s, the watchdog's limit is {:g} s", i == 0 ? "" : "\n",
-        name_rank(rank, seats_[static_cast<size_t>(rank)]), is_silent ? ", last seen" : "", describe(at.report),
-        is_silent ? "it sends nothing (stopped, or its host cannot be reached)" : "it lives and does not go on",
-        now - (is_silent ? at.heard : at.progress), limit);
+        name_rank(hung[i], seats_[static_cast<size_t>(hung[i])]), silent ? ", last seen" : "", describe(at.report),
+        silent ? "it sends nothing (stopped, or its host cannot be reached)" : "it lives and does not go on",
+        now - (silent ? at.heard : at.progress), limit);
   }
   if (hung.size() > kMaxNamed) {
-    verdict.text += "\nso do " + list_ranks(std::vector<int>(hung.begin() + kMaxNamed, hung.end()));
+    text += "\nso do " + list_ranks(std::vector<int>(hung.begin() + kMaxNamed, hung.end()));
   }
-  for (const auto& [place, ranks] : others) {
-    double since = 0;
-    for (const int rank : ranks) since = std::max(since, now - state(rank).progress);
-    const Report& at = report(ranks.front());
-    verdict.text += fmt::format("\n  {} arrived at {} {:.1f} s ago", list_ranks(ranks), describe(at), since);
-  }
+  return text;
+}
+
+std::string Watch::text_of_others(const std::vector<int>& hung, double now) const {
+  std::map<std::tuple<int64_t, int64_t, std::string>, std::vector<int>> places;
   std::vector<int> ended;
   for (int rank = 0; rank < static_cast<int>(states_.size()); ++rank) {
-    if (gone(rank)) ended.push_back(rank);
+    const Report& at = report(rank);
+    if (gone(rank)) {
+      ended.push_back(rank);
+    } else if (std::find(hung.begin(), hung.end(), rank) == hung.end()) {
+      places[{at.step, at.calls, at.phase}].push_back(rank);
+    }
   }
-  if (!ended.empty()) verdict.text += fmt::format("\n  {} ended well", list_ranks(ended));
-  return verdict;
+  std::string text;
+  for (const auto& [place, ranks] : places) {
+    double since = 0;
+    for (const int rank : ranks) since = std::max(since, now - state(rank).progress);
+    text += fmt::format("\n  {} arrived at {} {:.1f} s ago", list_ranks(ranks), describe(report(ranks.front())), since);
+  }
+  if (!ended.empty()) text += fmt::format("\n  {} ended well", list_ranks(ended));
+  return text;
 }
 
 }  // namespace t6::dist

@@ -50,6 +50,9 @@ class Watch {
   };
   const State& state(int rank) const { return states_[static_cast<size_t>(rank)]; }
   State& state(int rank) { return states_[static_cast<size_t>(rank)]; }
+  // A line for each of `hung`, who are either all `silent` or none of them; then, each on a line, the others.
+  std::string text_of_hung(const std::vector<int>& hung, bool silent, double limit, double now) const;
+  std::string text_of_others(const std::vector<int>& hung, double now) const;
 
   std::vector<Seat> seats_;
   std::vector<State> states_;

@@ -26,6 +26,7 @@ int run(const std::string& what) {
   const int rank = connection.ranks().rank, world = connection.ranks().world;
   const std::string mine = what == "config" && rank == 1 ? "steps: 500" : "steps: 400";
   connection.require_same("config", "train:\n  " + mine + "\nrun:\n", "give all the same");
+  connection.require_same("build", what == "longer" && rank == 1 ? "t6 1\nMPI 4" : "t6 1", "build them alike");
   connection.require_distinct_gpus(what == "gpu" ? "GPU-1" : "GPU-" + std::to_string(rank));
   connection.require_no_problem(what == "problem" && rank == world - 1 ? "the disk is missing" : "", ExitCode::io);
   return connection.run([&] {

@@ -38,6 +38,7 @@ TEST_F(Connected, RanksOfMpirunComputeAndPart) {
 
 TEST_F(Connected, DisagreementsAreSaidOnceByRankZero) {
   expect(run(3, "config"), 2, {"rank 1 on ", "another config than rank 0", "\"steps: 500\" and not \"steps: 400\""});
+  expect(run(2, "longer"), 2, {"rank 1 on ", "another build than rank 0", "\"MPI 4\" and not nothing"});
   expect(run(3, "gpu"), 2, {"ranks 0 and 1 on ", "use the same GPU (GPU-1)"});
   expect(run(3, "problem"), 6, {"rank 2 on ", "the disk is missing"});
   expect(run(3, "alone"), 2, {"rank 1 on ", "it has no device"});
