@@ -47,12 +47,6 @@ const Hdf5Dataset& Hdf5Reader::find(const std::string& name, DType dtype, const 
   return found->second;
 }
 
-Tensor Hdf5Reader::read(const std::string& name, DType dtype, const Shape& shape) const {
-  const Tensor tensor = Tensor::empty(shape, dtype);
-  read(name, shape, 0, tensor);
-  return tensor;
-}
-
 void Hdf5Reader::read(const std::string& name, const Shape& shape, int64_t begin, const Tensor& into) const {
   const int64_t count = into.numel();
   T6_CHECK(is_valid_name(name) && begin >= 0 && count > 0 && begin <= shape.numel() - count,

@@ -18,10 +18,9 @@ class Hdf5Reader {
   // Reads through `file`, so that what was hashed is what is read. Error(checkpoint) as read_hdf5_layout.
   explicit Hdf5Reader(io::File file) : file_(std::move(file)), layout_(read_hdf5_layout(file_)) {}
 
-  // Error(checkpoint) naming file, tensor and reason when it is missing, not exactly so, or a checksum fails.
-  Tensor read(const std::string& name, DType dtype, const Shape& shape) const;
-  // Of that dataset, whose dtype is that of `into`, elements [begin, begin + into.numel()) in row-major order, into a
-  // tensor on the CPU.
+  // Of the dataset `name`, whose dtype is that of `into`, elements [begin, begin + into.numel()) in row-major order,
+  // into a tensor on the CPU. Error(checkpoint) naming file, tensor and reason when it is missing, not exactly so, or a
+  // checksum fails.
   void read(const std::string& name, const Shape& shape, int64_t begin, const Tensor& into) const;
 
   // An attribute of the root.

@@ -77,7 +77,6 @@ OutputFolder::OutputFolder(const fs::path& target, bool replace, const OwnEntrie
     }
     io::make_directories(path_);
   } catch (...) {
-    done_ = true;
     std::error_code ignored;
     fs::remove(lock_path_, ignored);
     throw;

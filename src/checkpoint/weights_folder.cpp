@@ -98,7 +98,7 @@ std::map<std::string, std::string> parse_weights_index(std::string_view text, co
   return files;
 }
 
-WeightsReader::WeightsReader(const fs::path& folder) : folder_(folder) {
+WeightsReader::WeightsReader(const fs::path& folder) {
   const bool one = io::exists(folder / kWeightsFile), index = io::exists(folder / kWeightsIndex);
   if (one && index) {
     fail(ExitCode::checkpoint, "{} holds both {} and {}; one of them is left over: remove it", folder.string(),

@@ -33,7 +33,6 @@ class WeightsReader {
   // Error(checkpoint).
   explicit WeightsReader(const fs::path& folder);
 
-  const fs::path& folder() const { return folder_; }
   // Names of all tensors.
   std::set<std::string> names() const;
   // Null when it is not there.
@@ -49,7 +48,6 @@ class WeightsReader {
   };
   void add(const fs::path& path);
 
-  fs::path folder_;
   std::deque<SafetensorsReader> files_;
   std::map<std::string, Place> places_;
 };

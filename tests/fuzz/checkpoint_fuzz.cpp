@@ -124,7 +124,8 @@ void run_hdf5(std::string_view input) {
   }
   accepts({ExitCode::checkpoint}, [&] { reader->get_integer("step"); });
   for (const auto& tensor : tensors()) {
-    accepts({ExitCode::checkpoint}, [&] { reader->read(tensor.first, DType::f32, tensor.second); });
+    const Tensor into = Tensor::empty(tensor.second, DType::f32);
+    accepts({ExitCode::checkpoint}, [&] { reader->read(tensor.first, tensor.second, 0, into); });
   }
 }
 

@@ -209,10 +209,6 @@ void ResultsFile::append(size_t first_item, std::span<const ItemResult> results)
   file_->sync();
 }
 
-Json SavedResults::header() const {
-  return Json::parse(header_text);
-}
-
 SavedResults read_results(const std::filesystem::path& path) {
   return parse_results(io::read_text(path, kMaxResultsBytes), path.string());
 }
@@ -220,8 +216,7 @@ SavedResults read_results(const std::filesystem::path& path) {
 SavedResults parse_results(std::string_view text, const std::string& name) {
   SavedResults saved;
   std::string_view rest = text;
-  saved.header_text = take_whole_line(rest).value_or("");
-  const Json header = Json::parse(saved.header_text, nullptr, /*allow_exceptions=*/false);
+  const Json header = Json::parse(take_whole_line(rest).value_or(""), nullptr, /*allow_exceptions=*/false);
   if (!is_header(header)) fail(ExitCode::data, "{}: expected results of t6 eval --tasks --out, got another file", name);
   const std::string task = header.value("task", Json()).is_string() ? header.at("task").get<std::string>() : "";
   const auto found = std::find(kTaskNames.begin(), kTaskNames.end(), task);

@@ -73,8 +73,6 @@ std::filesystem::path results_path(const std::filesystem::path& folder, TaskName
 // A file of results as it stands, for comparing. Error(data).
 struct SavedResults {
   TaskName task{};
-  nlohmann::ordered_json header() const;
-  std::string header_text;
   std::optional<size_t> asked;  // how many items there are when it is finished
   std::vector<ItemResult> items;
 };
