@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <new>
+#include <system_error>
 
 namespace t6::checkpoint {
 namespace {
@@ -33,6 +34,8 @@ Outcome current_failure() {
     return {Outcome::Kind::error, error.code(), error.what()};
   } catch (const std::bad_alloc&) {
     return {Outcome::Kind::error, ExitCode::io, "out of memory"};
+  } catch (const std::system_error& error) {  // no more threads, say
+    return {Outcome::Kind::error, ExitCode::io, error.what()};
   } catch (const std::exception& error) {
     return {Outcome::Kind::error, ExitCode::internal, error.what()};
   }

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
+#include <set>
 
 #include "base/error.h"
 #include "base/format.h"
@@ -124,6 +126,11 @@ void write_file(const fs::path& folder, int64_t step, const State& state, int ra
   report["tensors"] = std::move(tensors);
 }
 
+// What a rank tells of its part before there is any.
+json empty_report(int64_t step, int rank, int world) {
+  return {{"step", step}, {"rank", rank}, {"world", world}, {"needed", 0}, {"code", 0}, {"error", ""}};
+}
+
 // The manifest of what all ranks report; fails as the lowest rank did that could not write.
 Manifest merge(int64_t step, const std::vector<json>& reports) {
   std::vector<Outcome> outcomes;
@@ -162,7 +169,7 @@ Manifest merge(int64_t step, const std::vector<json>& reports) {
   return manifest;
 }
 
-// Rank 0's part of complete.
+// Rank 0's part of giving a checkpoint its name.
 Saved finish(const fs::path& dir, int64_t step, const std::vector<std::string>& texts, const SaveOptions& options) {
   Saved saved{dir / step_name(step), 0, {}};
   uint64_t needed = 0;
@@ -182,10 +189,37 @@ Saved finish(const fs::path& dir, int64_t step, const std::vector<std::string>& 
   } catch (...) {
     give_up(dir, step, needed, who);
   }
-  remember_intact(saved.path);
+  remember_damage(saved.path, {});
+  return saved;
+}
+
+// The part of retention that is rank 0's: the next checkpoint that all ranks are to read, or empty when old ones are
+// deleted, with warnings.
+fs::path retain_or_read(const fs::path& dir, int64_t step, const SaveOptions& options, std::set<fs::path>& read,
+                        Saved& saved) {
+  try {
+    if (const fs::path next = unread(dir, step, options.retention, read); !next.empty()) {
+      read.insert(next);
+      return next;
+    }
+  } catch (const Error&) {
+    // retain meets it again, and says so.
+  }
   for (std::string& warning : retain(dir, step, options.retention)) saved.warnings.push_back(std::move(warning));
   for (const std::string& warning : saved.warnings) log::warn("checkpoint of step {}: {}", step, warning);
-  return saved;
+  return {};
+}
+
+// All ranks: reads a checkpoint, file i by rank i % world, for rank 0 to know of its damage.
+void find_damage_together(const fs::path& path, const Peers& peers) {
+  Outcome mine;
+  try {
+    IntactCheckpoint(path, [&](int rank) { return rank % peers.world == peers.rank; });
+  } catch (...) {
+    mine = current_failure();
+  }
+  const Outcome failure = first_failure(share(peers, mine));
+  if (peers.rank == 0 && failure.kind != Outcome::Kind::error) remember_damage(path, failure.text);
 }
 
 // Names of files may be any bytes.
@@ -263,16 +297,27 @@ void begin(const fs::path& dir, int64_t step, const State& state, const Peers& p
 }
 
 std::string write_part(const fs::path& dir, int64_t step, const State& state, int rank, int world) noexcept {
-  json report = {{"step", step}, {"rank", rank}, {"world", world}, {"needed", 0}, {"code", 0}, {"error", ""}};
   try {
     check_state(step, state);
+    json report = empty_report(step, rank, world);
     report["needed"] = bytes_needed(state);
     if (rank == 0) report["scalars"] = state.scalars;
     write_file(temporary_path(dir, step), step, state, rank, world, report);
+    return dump(report);
   } catch (...) {
-    const Outcome failure = current_failure();
-    report["code"] = static_cast<int>(failure.code);
-    report["error"] = failure.text;
+    return report_failure(step, state, rank, world);
+  }
+}
+
+std::string report_failure(int64_t step, const State& state, int rank, int world) noexcept {
+  const Outcome failure = current_failure();
+  json report = empty_report(step, rank, world);
+  report["code"] = static_cast<int>(failure.code);
+  report["error"] = failure.text;
+  try {
+    report["needed"] = bytes_needed(state);
+  } catch (const std::exception&) {
+    // A state that cannot be saved at all; the failure says so.
   }
   return dump(report);
 }
@@ -280,12 +325,19 @@ std::string write_part(const fs::path& dir, int64_t step, const State& state, in
 Saved complete(const fs::path& dir, int64_t step, const std::string& report, const SaveOptions& options,
                const Peers& peers) {
   const std::vector<std::string> reports = gather(peers, report);
-  const std::string told = by_rank_0(peers, [&] {
-    const Saved saved = finish(dir, step, reports, options);
-    return dump(json{{"bytes", saved.bytes}, {"warnings", saved.warnings}});
-  });
-  const json saved = json::parse(told);
-  return {dir / step_name(step), saved.at("bytes"), saved.at("warnings")};
+  std::optional<Saved> saved;  // on rank 0
+  std::set<fs::path> read;
+  for (;;) {
+    const json told = json::parse(by_rank_0(peers, [&] {
+      if (!saved) saved = finish(dir, step, reports, options);
+      const fs::path next = retain_or_read(dir, step, options, read, *saved);
+      return dump(json{{"bytes", saved->bytes}, {"warnings", saved->warnings}, {"read", next.filename().string()}});
+    }));
+    const std::string next = told.at("read");
+    if (next.empty()) return {dir / step_name(step), told.at("bytes"), told.at("warnings")};
+    if (options.progress) options.progress();
+    find_damage_together(dir / next, peers);
+  }
 }
 
 Saved save(const fs::path& dir, int64_t step, const State& state, const SaveOptions& options, const Peers& peers) {

@@ -66,7 +66,7 @@ struct State {
 
 // Which checkpoints a save keeps: the newest keep_last intact ones up to its own step, and every multiple of keep_every
 // steps. Later steps are not touched; nor are damaged ones, which are not counted. To know, what this process has
-// neither saved nor loaded is read once when it would be counted.
+// neither saved nor loaded is read once when it would be counted, file i by rank i % world.
 struct Retention {
   int keep_last = 3;       // >= 1
   int64_t keep_every = 0;  // steps; 0: none
@@ -75,6 +75,7 @@ struct Retention {
 struct SaveOptions {
   Retention retention;
   nlohmann::json facts = nlohmann::json::object();  // config hash, data hash, environment: recorded, not interpreted
+  std::function<void()> progress = {};              // called by all ranks before each older checkpoint that is read
 };
 
 struct Saved {
@@ -105,6 +106,8 @@ void begin(const fs::path& dir, int64_t step, const State& state, const Peers& p
 // - each rank on its own, from any thread: writes, closes, fsyncs and hashes its file. Returns the report for complete,
 //   also of a failure: throws nothing.
 std::string write_part(const fs::path& dir, int64_t step, const State& state, int rank = 0, int world = 1) noexcept;
+//   The report of a rank that could not begin to, called where it handles the reason.
+std::string report_failure(int64_t step, const State& state, int rank = 0, int world = 1) noexcept;
 // - all ranks, each with its report: commit and retention by rank 0, or what a failed save does. After begin it is
 //   always called, or the temporary folder stays until open_folder.
 Saved complete(const fs::path& dir, int64_t step, const std::string& report, const SaveOptions& options = {},
@@ -133,6 +136,14 @@ std::optional<Loaded> load(const fs::path& dir, const State& state, const LoadOp
                            const Peers& peers = {});
 // The same for one checkpoint (DIR/step-...), without falling back.
 Loaded load_one(const fs::path& path, const State& state, const LoadOptions& options = {}, const Peers& peers = {});
+
+// The same into a state that depends on what the checkpoint says about itself: state_of gets that, its warnings empty,
+// once the files are verified, and again for an older checkpoint where a newer one proves to be damaged.
+using StateOf = std::function<State(const Loaded& about)>;
+std::optional<Loaded> load(const fs::path& dir, const StateOf& state_of, const LoadOptions& options = {},
+                           const Peers& peers = {});
+Loaded load_one(const fs::path& path, const StateOf& state_of, const LoadOptions& options = {},
+                const Peers& peers = {});
 
 // A checkpoint by its name and manifest; no payload is read.
 struct Entry {

@@ -51,11 +51,18 @@ bool is_new(const fs::path& damaged) {
   return told.insert(damaged.string()).second;
 }
 
-// Oldest first. Damaged ones are left where they are; those that would be counted are read to know.
-std::vector<StepPath> not_kept(const fs::path& dir, int64_t step, const Retention& retention,
-                               std::vector<std::string>& warnings) {
-  std::vector<StepPath> found = step_paths(dir), result;
+// What retention makes of the checkpoints of a folder.
+struct Verdicts {
+  std::vector<StepPath> deleted;  // oldest first
+  std::vector<fs::path> unknown;  // newest first
+  std::vector<std::pair<StepPath, std::string>> damaged;
+};
+
+// What is damaged, or may be, is not counted and left where it is.
+Verdicts judge(const fs::path& dir, int64_t step, const Retention& retention) {
+  std::vector<StepPath> found = step_paths(dir);
   std::erase_if(found, [step](const StepPath& entry) { return entry.step > step; });
+  Verdicts verdicts;
   int kept = 0;
   for (auto entry = found.rbegin(); entry != found.rend(); ++entry) {
     if (entry->step == step) {
@@ -64,20 +71,19 @@ std::vector<StepPath> not_kept(const fs::path& dir, int64_t step, const Retentio
     }
     const bool counts = kept < std::max(retention.keep_last, 1);
     if (!counts && retention.keep_every > 0 && entry->step % retention.keep_every == 0) continue;
-    const std::string damage = counts ? known_damage(entry->path) : visible_damage(entry->path);
-    if (damage.empty()) {
-      if (counts) {
-        ++kept;
-      } else {
-        result.push_back(*entry);
-      }
-    } else if (is_new(entry->path)) {
-      warnings.push_back(fmt::format("the checkpoint of step {} is damaged; it is left as it is and not counted: {}",
-                                     entry->step, damage));
+    const std::optional<std::string> damage = counts ? known_damage(entry->path) : visible_damage(entry->path);
+    if (!damage) {
+      verdicts.unknown.push_back(entry->path);
+    } else if (!damage->empty()) {
+      verdicts.damaged.emplace_back(*entry, *damage);
+    } else if (counts) {
+      ++kept;
+    } else {
+      verdicts.deleted.push_back(*entry);
     }
   }
-  std::reverse(result.begin(), result.end());
-  return result;
+  std::reverse(verdicts.deleted.begin(), verdicts.deleted.end());
+  return verdicts;
 }
 
 }  // namespace
@@ -162,11 +168,24 @@ void abandon(const fs::path& dir, int64_t step) noexcept {
   }
 }
 
+fs::path unread(const fs::path& dir, int64_t step, const Retention& retention, const std::set<fs::path>& read) {
+  for (const fs::path& path : judge(dir, step, retention).unknown) {
+    if (!read.contains(path)) return path;
+  }
+  return {};
+}
+
 std::vector<std::string> retain(const fs::path& dir, int64_t step, const Retention& retention) {
   std::vector<std::string> warnings;
   try {
+    const Verdicts verdicts = judge(dir, step, retention);
+    for (const auto& [entry, damage] : verdicts.damaged) {
+      if (!is_new(entry.path)) continue;
+      warnings.push_back(fmt::format("the checkpoint of step {} is damaged; it is left as it is and not counted: {}",
+                                     entry.step, damage));
+    }
     std::vector<StepPath> deleted;  // oldest first
-    for (const StepPath& entry : not_kept(dir, step, retention, warnings)) {
+    for (const StepPath& entry : verdicts.deleted) {
       io::remove_all(hidden_path(dir, kTrash, entry.step));
       io::rename(entry.path, hidden_path(dir, kTrash, entry.step));
       deleted.push_back(entry);

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -38,8 +39,11 @@ std::vector<std::string> commit(const fs::path& dir, int64_t step, const std::st
 // Removes the temporary folder as far as possible.
 void abandon(const fs::path& dir, int64_t step) noexcept;
 
+// A checkpoint that must be read before it can be said what `retention` keeps after a save of `step`: one that would be
+// counted and of which nothing is known (intact.h), but for those in `read`, which could not be judged. Empty: none.
+fs::path unread(const fs::path& dir, int64_t step, const Retention& retention, const std::set<fs::path>& read);
 // Deletes what `retention` does not keep after a save of `step`, which is intact; warnings: a failure, and once a
-// process each damaged checkpoint that was met.
+// process each damaged checkpoint that was met. What is not known to be intact is neither counted nor deleted.
 std::vector<std::string> retain(const fs::path& dir, int64_t step, const Retention& retention);
 
 }  // namespace t6::checkpoint

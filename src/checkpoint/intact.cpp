@@ -173,27 +173,21 @@ std::string visible_damage(const fs::path& folder) {
   }
 }
 
-std::string known_damage(const fs::path& folder) {
+std::optional<std::string> known_damage(const fs::path& folder) {
   try {
-    const std::string files = describe_files(folder), key = key_of(folder);
-    {
-      const std::lock_guard lock(knowledge_mutex);
-      const auto found = knowledge().find(key);
-      if (found != knowledge().end() && found->second.files == files) return found->second.damage;
-    }
-    uint64_t bytes = 0;
-    const std::string damage = find_damage(folder, false, bytes);
+    const std::string files = describe_files(folder);
     const std::lock_guard lock(knowledge_mutex);
-    knowledge()[key] = {files, damage};
-    return damage;
+    const auto found = knowledge().find(key_of(folder));
+    if (found == knowledge().end() || found->second.files != files) return std::nullopt;
+    return found->second.damage;
   } catch (const Damage& damage) {
     return damage.reason;
   }
 }
 
-void remember_intact(const fs::path& folder) {
+void remember_damage(const fs::path& folder, std::string damage) {
   try {
-    Knowledge known{describe_files(folder), {}};
+    Knowledge known{describe_files(folder), std::move(damage)};
     const std::lock_guard lock(knowledge_mutex);
     knowledge()[key_of(folder)] = std::move(known);
   } catch (const Damage&) {

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,7 +33,6 @@ class IntactCheckpoint {
   // Throws Damage.
   explicit IntactCheckpoint(const fs::path& folder, const Chosen& chosen = all_files);
 
-  const fs::path& folder() const { return folder_; }
   const Manifest& manifest() const { return manifest_; }
 
   // One part of a tensor, [count], compared with its own hash. Throws Damage.
@@ -56,10 +56,10 @@ class IntactCheckpoint {
 std::string find_damage(const fs::path& folder, bool deep, uint64_t& bytes);
 // What can be seen without reading payload.
 std::string visible_damage(const fs::path& folder);
-// As find_damage, not deep, and what this process found out before is not read again as long as sizes and times of all
-// files are the same.
-std::string known_damage(const fs::path& folder);
-// This process has just written or verified `folder`.
-void remember_intact(const fs::path& folder);
+// What this process was told of `folder` by remember_damage, as long as sizes and times of all files are the same, or
+// what can be seen; empty: intact. Nothing where all of it would have to be read to know.
+std::optional<std::string> known_damage(const fs::path& folder);
+// All of `folder` was just written or read; `damage` empty: it is intact.
+void remember_damage(const fs::path& folder, std::string damage);
 
 }  // namespace t6::checkpoint

@@ -91,13 +91,17 @@ void read_state(IntactCheckpoint& checkpoint, const State& state, const std::str
 }
 
 // Throws Damage or Error, the same on all ranks.
-Loaded load_intact(const fs::path& folder, const State& state, const LoadOptions& options, const Peers& peers) {
+Loaded load_intact(const fs::path& folder, const StateOf& state_of, const LoadOptions& options, const Peers& peers) {
   std::optional<IntactCheckpoint> checkpoint;
+  Loaded about;
+  State state;
   const Outcome mine = outcome_of(peers, [&] {
     checkpoint.emplace(folder, [&](int rank) { return rank % peers.world == peers.rank; });
-    const Fit fit = fit_of(checkpoint->manifest(), state, options.prefix);
-    return json{{"manifest", checkpoint->manifest().xxh3}, {"differences", fit.differences}, {"known", fit.known}}
-        .dump();
+    const Manifest& manifest = checkpoint->manifest();
+    about = {folder, manifest.step, manifest.scalars, manifest.facts, {}};
+    state = state_of(about);
+    const Fit fit = fit_of(manifest, state, options.prefix);
+    return json{{"manifest", manifest.xxh3}, {"differences", fit.differences}, {"known", fit.known}}.dump();
   });
   const Manifest* manifest = nullptr;
   std::vector<Fit> fits;
@@ -111,12 +115,12 @@ Loaded load_intact(const fs::path& folder, const State& state, const LoadOptions
     fits.push_back({told.at("differences"), told.at("known")});
   }
   require_fit(folder, *manifest, fits, options.prefix);
-  if (peers.rank == 0) remember_intact(folder);
+  if (peers.rank == 0) remember_damage(folder, {});
   agree(peers, outcome_of(peers, [&] {
           read_state(*checkpoint, state, options.prefix);
           return std::string();
         }));
-  return {folder, manifest->step, manifest->scalars, manifest->facts, {}};
+  return about;
 }
 
 // The checkpoints in `dir`, which all ranks must see.
@@ -142,12 +146,13 @@ std::vector<StepPath> common_steps(const fs::path& dir, const Peers& peers) {
 
 }  // namespace
 
-std::optional<Loaded> load(const fs::path& dir, const State& state, const LoadOptions& options, const Peers& peers) {
+std::optional<Loaded> load(const fs::path& dir, const StateOf& state_of, const LoadOptions& options,
+                           const Peers& peers) {
   const std::vector<StepPath> found = common_steps(dir, peers);
   std::vector<std::string> warnings;
   for (auto entry = found.rbegin(); entry != found.rend(); ++entry) {
     try {
-      Loaded loaded = load_intact(entry->path, state, options, peers);
+      Loaded loaded = load_intact(entry->path, state_of, options, peers);
       loaded.warnings = std::move(warnings);
       return loaded;
     } catch (const Damage& damage) {
@@ -163,9 +168,19 @@ std::optional<Loaded> load(const fs::path& dir, const State& state, const LoadOp
        found.size(), dir.string(), text);
 }
 
+std::optional<Loaded> load(const fs::path& dir, const State& state, const LoadOptions& options, const Peers& peers) {
+  return load(
+      dir, [&](const Loaded&) { return state; }, options, peers);
+}
+
 Loaded load_one(const fs::path& path, const State& state, const LoadOptions& options, const Peers& peers) {
+  return load_one(
+      path, [&](const Loaded&) { return state; }, options, peers);
+}
+
+Loaded load_one(const fs::path& path, const StateOf& state_of, const LoadOptions& options, const Peers& peers) {
   try {
-    return load_intact(path, state, options, peers);
+    return load_intact(path, state_of, options, peers);
   } catch (const Damage& damage) {
     fail(ExitCode::checkpoint, "the checkpoint {} cannot be used: {}", path.string(), damage.reason);
   }

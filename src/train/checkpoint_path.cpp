@@ -52,14 +52,20 @@ CheckpointPath find_checkpoints(const std::string& path) {
 
 checkpoint::Loaded load_from(const CheckpointPath& where, const checkpoint::State& state,
                              const checkpoint::LoadOptions& options, const checkpoint::Peers& peers) {
-  if (where.one) return checkpoint::load_one(where.path, state, options, peers);
-  std::optional<checkpoint::Loaded> newest = checkpoint::load(where.path, state, options, peers);
+  return load_from(
+      where, [&](const checkpoint::Loaded&) { return state; }, options, peers);
+}
+
+checkpoint::Loaded load_from(const CheckpointPath& where, const checkpoint::StateOf& state_of,
+                             const checkpoint::LoadOptions& options, const checkpoint::Peers& peers) {
+  if (where.one) return checkpoint::load_one(where.path, state_of, options, peers);
+  std::optional<checkpoint::Loaded> newest = checkpoint::load(where.path, state_of, options, peers);
   if (!newest) fail(ExitCode::checkpoint, "{} holds no checkpoint", where.path.string());
   return *newest;
 }
 
 checkpoint::Loaded facts_of(const std::string& path) {
-  return load_from(find_checkpoints(path), {}, {.prefix = "none/"});
+  return load_from(find_checkpoints(path), checkpoint::State{}, {.prefix = "none/"});
 }
 
 fs::path tokenizer_file(const RunConfig& config, const fs::path& step) {

@@ -22,6 +22,9 @@ CheckpointPath find_checkpoints(const std::string& path);
 checkpoint::Loaded load_from(const CheckpointPath& where, const checkpoint::State& state,
                              const checkpoint::LoadOptions& options = {}, const checkpoint::Peers& peers = {});
 
+checkpoint::Loaded load_from(const CheckpointPath& where, const checkpoint::StateOf& state_of,
+                             const checkpoint::LoadOptions& options = {}, const checkpoint::Peers& peers = {});
+
 // What the newest intact checkpoint of `path`, or the one it names, says about itself; no tensor is read.
 // Error(checkpoint) also when there is none.
 checkpoint::Loaded facts_of(const std::string& path);

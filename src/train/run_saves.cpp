@@ -12,6 +12,11 @@ namespace {
 
 constexpr int kMaxFailures = 3;
 
+RunSaves::Options with_progress(RunSaves::Options options) {
+  options.save.progress = [progress = options.progress] { progress("reading an older checkpoint"); };
+  return options;
+}
+
 }  // namespace
 
 checkpoint::Peers peers_of(dist::Communicator& communicator) {
@@ -23,7 +28,7 @@ checkpoint::Peers peers_of(dist::Communicator& communicator) {
 RunSaves::RunSaves(dist::Communicator& communicator, RunLogs& logs, Options options)
     : communicator_(communicator),
       logs_(logs),
-      options_(std::move(options)),
+      options_(with_progress(std::move(options))),
       saver_(options_.folder, options_.save, peers_of(communicator), options_.async),
       last_saved_(options_.resumed_step) {}
 

@@ -36,10 +36,13 @@ void Saver::start(int64_t step, const checkpoint::State& state) {
     report_ = checkpoint::write_part(folder_, step, what, peers_.rank, peers_.world);
     status_ = Status::written;
   };
-  if (asynchronous_) {
+  if (!asynchronous_) return write(state);
+  try {
     thread_ = std::thread([write, copy = snapshot(state)] { write(copy); });
-  } else {
-    write(state);
+  } catch (...) {
+    // No memory for the copy, or no thread: of this rank alone, perhaps. complete() tells the others.
+    report_ = checkpoint::report_failure(step, state, peers_.rank, peers_.world);
+    status_ = Status::written;
   }
 }
 

@@ -26,7 +26,8 @@ class Saver {
   Saver(const Saver&) = delete;
   Saver& operator=(const Saver&) = delete;
 
-  // Error(io), alike on all ranks, when there is no room; then nothing is under way.
+  // Error(io), alike on all ranks, when there is no room; then nothing is under way. What fails on one rank alone, for
+  // want of memory or of a thread, is told by complete().
   void start(int64_t step, const checkpoint::State& state);
   // Of this rank's file.
   Status status() const { return status_; }

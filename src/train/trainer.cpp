@@ -106,7 +106,6 @@ SpikeVerdict Trainer::judge(int64_t step, const StepResult& result) {
   const SpikeVerdict verdict =
       detector_.judge(step, result.loss, result.grad_norm, /*applied=*/std::isfinite(result.clip));
   if (verdict.ends) {
-    saves_->complete();  // of an earlier step, which is whole
     dist::alike(*ranks_.communicator, [&] {
       fail(ExitCode::numeric,
            "{}. The checkpoints in {} are intact: resume with a lower optimizer.lr, a smaller optimizer.clip_norm, or "
@@ -280,7 +279,15 @@ std::string Trainer::out_of_memory(const gpu::OutOfMemory& error) const {
 }
 
 TrainResult Trainer::run() {
-  logged([this] { train(); });
+  logged([this] {
+    try {
+      train();
+    } catch (const Error& error) {
+      // All ranks have such an error, and what they were saving is of an earlier step, which is whole.
+      if (error.code() == ExitCode::numeric) saves_->complete();
+      throw;
+    }
+  });
   return result_;
 }
 

@@ -144,6 +144,32 @@ TEST_F(Checkpoint, APartCanBeLoadedAlone) {
   EXPECT_TRUE(same_bits(scale, model.tensors[2]));
 }
 
+// What the model is, the checkpoint itself says: it is asked of one that is intact, and read once.
+TEST_F(Checkpoint, AStateMayDependOnItsFacts) {
+  const Model saved(1, 2), other(2, 2);
+  save(folder_, 5, saved.state(5), {.retention = {}, .facts = {{"rows", 2}}});
+  save(folder_, 6, other.state(6), {.retention = {}, .facts = {{"rows", 3}}});
+  flip_bit(folder_ / "step-00000006/rank-00000.h5", 4000, 0);
+  std::vector<int64_t> asked;
+  std::optional<Model> loaded;
+  const StateOf state_of = [&](const Loaded& about) {
+    asked.push_back(about.step);
+    EXPECT_EQ(about.path, folder_ / "step-00000005");
+    EXPECT_EQ(about.scalars, saved.state(5).scalars);
+    loaded.emplace(99, about.facts.at("rows"));
+    return loaded->state();
+  };
+  const std::optional<Loaded> found = load(folder_, state_of);
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->step, 5);
+  EXPECT_EQ(found->warnings.size(), 1u);
+  EXPECT_EQ(asked, std::vector<int64_t>{5});
+  EXPECT_TRUE(loaded->equals(saved));
+  EXPECT_EQ(load_one(folder_ / "step-00000005", state_of).facts, (nlohmann::json{{"rows", 2}}));
+  EXPECT_EQ(error_of([&] { load_one(folder_ / "step-00000006", state_of); }).code(), ExitCode::checkpoint);
+  EXPECT_EQ(asked.size(), 2u);
+}
+
 TEST_F(Checkpoint, RetentionKeepsTheLastAndTheMultiples) {
   const Model model(1, 2);
   SaveOptions options;

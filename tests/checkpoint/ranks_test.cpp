@@ -356,6 +356,46 @@ TEST_F(CheckpointRanks, ASaveInThreeCallsIsTheSameSave) {
   }
 }
 
+// After a resume nothing is known of the older ones: all ranks read them, and the watchdog hears of each.
+TEST_F(CheckpointRanks, RetentionReadsOlderOnesTogether) {
+  const Model model(1, 64);
+  SaveOptions options;
+  options.retention = {3, 0};
+  for (int64_t step = 1; step <= 4; ++step) save_in_parts(folder_, step, model, 3, 17, {.retention = {9, 0}});
+  const auto forget = [&](int64_t step) {
+    for (int rank = 0; rank < 3; ++rank) {
+      fs::last_write_time(folder_ / fmt::format("step-{:08}/rank-{:05}.h5", step, rank),
+                          fs::file_time_type::clock::now());
+    }
+  };
+  for (const int64_t step : {1, 2, 3, 4}) forget(step);
+  flip_bit(folder_ / "step-00000003/rank-00002.h5", 100, 0);
+  std::array<int, 3> times{};
+  std::array<std::vector<std::string>, 3> warnings;
+  expect_no_error(run_ranks(3, [&](const Peers& peers) {
+    const auto rank = static_cast<size_t>(peers.rank);
+    SaveOptions mine = options;
+    mine.progress = [&times, rank] { ++times[rank]; };
+    warnings[rank] = save(folder_, 5, part_of(model, peers.rank, 3, 17, 5), mine, peers).warnings;
+  }));
+  EXPECT_EQ(times, (std::array<int, 3>{3, 3, 3})) << "4, 3 and, as that is damaged, 2";
+  for (const std::vector<std::string>& each : warnings) {
+    ASSERT_EQ(each.size(), 1u);
+    EXPECT_TRUE(contains(each[0], "step 3 is damaged") && contains(each[0], "rank-00002.h5: its hash")) << each[0];
+  }
+  std::vector<int64_t> left;
+  for (const Entry& entry : list(folder_)) left.push_back(entry.step);
+  EXPECT_EQ(left, (std::vector<int64_t>{2, 3, 4, 5}));
+  // What is known is not read again.
+  times = {};
+  expect_no_error(run_ranks(3, [&](const Peers& peers) {
+    SaveOptions mine = options;
+    mine.progress = [&times, &peers] { ++times[static_cast<size_t>(peers.rank)]; };
+    save(folder_, 6, part_of(model, peers.rank, 3, 17, 6), mine, peers);
+  }));
+  EXPECT_EQ(times, (std::array<int, 3>{}));
+}
+
 TEST_F(CheckpointRanks, RoomIsThatForAllOfThem) {
   const Model model(1);
   const auto huge = [&](const Peers& peers) {

@@ -7,6 +7,7 @@
 //   T6_FULL=A-B           after A attempts to write to metrics.jsonl and until B have been made the disk is full: every
 //                         write and every new file fails
 //   T6_FULL_IN=PART       only where PART is in the path
+//   T6_SLOW_PAYLOAD=MS    every write to a file of tensors takes so long
 //   T6_FREE_BYTES=N       what the file system says is free
 //   T6_SPIN=RANK:OFFSET   the second time that a rank reads at this place of a file val_*.bin it never comes back;
 //                         ranks are mpirun's
@@ -144,6 +145,7 @@ struct Faults {
   uint64_t full_from = 0, full_to = 0;
   std::atomic<uint64_t> calls = 0;
   uint64_t metrics_writes = 0, leak = number_of("T6_LEAK");
+  useconds_t slow_payload = static_cast<useconds_t>(number_of("T6_SLOW_PAYLOAD"));
   std::string full_in, misbehaviour = text_of("T6_MISBEHAVE");
   std::vector<char*> lost;
 
@@ -164,6 +166,7 @@ struct Faults {
     if (call != DiskCall::sync && call != DiskCall::sync_directory) {
       record("T6_RECORD_CALLS", std::string(t6::io::name_of(call)) + " " + absolute_text(path) + "\n");
     }
+    if (call == DiskCall::write && path.extension() == ".h5") ::usleep(slow_payload * 1000);
     if (call == DiskCall::write && path.filename() == "metrics.jsonl") on_step();
     const bool full =
         metrics_writes >= full_from && metrics_writes < full_to && path.string().find(full_in) != std::string::npos;

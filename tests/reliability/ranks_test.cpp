@@ -170,16 +170,23 @@ TEST_F(RunRanksHeavy, ASignalToOneRankStopsAllAfterTheSameStep) {
 // R16 in a run: a rank whose update alone was another is found at the next comparison, and by nothing else.
 TEST_F(RunRanksHeavy, ReplicasThatDivergeAreFoundWhereTheConfigAsks) {
   const Environment other_update{{"T6_POISON", "own:8:1:1:0.5"}};
+  // The save of step 9 is under way when they are compared, and gets its name.
+  Environment saving = other_update;
+  saving["T6_SLOW_PAYLOAD"] = "100";
   const Overrides steps{"train.steps=20", "train.global_batch=4"};
   Overrides checked = steps;
-  checked.emplace_back("run.check_replicas=10");
+  for (const char* more : {"run.check_replicas=10", "checkpoint.every=9", "checkpoint.async=true"}) {
+    checked.emplace_back(more);
+  }
   const Outcome good = drive_on(2, "good", {}, checked);
   EXPECT_EQ(good.code, 0) << good.err;
-  const Outcome found = drive_on(2, "found", other_update, checked);
+  const Outcome found = drive_on(2, "found", saving, checked);
   EXPECT_EQ(found.code, 5) << found.err;
   EXPECT_TRUE(contains(found.err, " of rank 1 differs")) << found.err;
   EXPECT_EQ(messages(found.err).size(), 1u) << found.err;
   EXPECT_EQ(last_logged("found"), 10);
+  EXPECT_EQ(newest_step("found"), 9);
+  expect_checkpoints_intact("found");
   const Outcome unasked = drive_on(2, "unasked", other_update, steps);
   EXPECT_EQ(unasked.code, 0) << unasked.err;
   measured("R16",

@@ -4,13 +4,19 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <condition_variable>
+#include <cstring>
+#include <functional>
 #include <mutex>
+#include <new>
+#include <system_error>
 #include <thread>
 
 #include "checkpoint/checkpoint_support.h"
 #include "checkpoint/commit.h"
+#include "checkpoint/ranks_support.h"
 
 namespace t6::train {
 namespace {
@@ -118,6 +124,36 @@ TEST_F(SaverAsync, AFailureIsSaidByCompleteAndTheNextSaveWorks) {
   saver.start(2, model.state());
   saver.complete();
   expect_saved(2, model);
+}
+
+// Where one rank has no memory for its copy, or gets no thread, all hear of it from complete(), and the next save works.
+TEST_F(SaverAsync, ARankThatCannotBeginFailsTheSaveOfAll) {
+  const Model model(3);
+  const auto no_memory = []() -> Tensor { throw std::bad_alloc(); };
+  const auto no_thread = []() -> Tensor { throw std::system_error(EAGAIN, std::generic_category()); };
+  for (const auto& [reason, get] : std::vector<std::pair<std::string, std::function<Tensor()>>>{
+           {"out of memory", no_memory}, {std::strerror(EAGAIN), no_thread}}) {
+    const auto error = checkpoint::common_error(checkpoint::run_ranks(2, [&](const checkpoint::Peers& peers) {
+      Saver saver(folder_, {}, peers, /*asynchronous=*/true);
+      checkpoint::State state = checkpoint::part_of(model, peers.rank, 2, 17);
+      if (peers.rank == 1) state.tensors.back().get = get;
+      saver.start(1, state);
+      EXPECT_EQ(saver.step(), 1);
+      try {
+        saver.complete();
+      } catch (const Error&) {
+        EXPECT_FALSE(saver.step());
+        saver.start(2, checkpoint::part_of(model, peers.rank, 2, 17));
+        saver.complete();
+        throw;
+      }
+    }));
+    ASSERT_TRUE(error) << reason;
+    EXPECT_EQ(error->code(), ExitCode::io);
+    EXPECT_TRUE(checkpoint::contains(error->what(), "the checkpoint of step 1 could not be saved: rank 1: " + reason))
+        << error->what();
+    expect_saved(2, model);
+  }
 }
 
 // A run that ends by an error waits for the thread; what it wrote gets no name.
