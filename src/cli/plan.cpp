@@ -363,21 +363,21 @@ void add_plan(CLI::App& root, Context& context) {
       ->type_name("FILE");
   command->add_option("--micro-ms", options->micro_ms, "pace of one rank: forward and backward of a micro-batch")
       ->type_name("MS")
-      ->transform(number_between(0, 1e9, true));
+      ->transform(number_between(1e-3, 1e9));
   command->add_option("--tokens-per-second", options->tokens_per_second, "pace of one rank")
       ->type_name("X")
-      ->transform(number_between(0, 1e12, true));
+      ->transform(number_between(1e-3, 1e12));
   command
       ->add_option("--mfu", options->mfu, "pace assumed: this part of the card's datasheet; 0.4 where no pace is given")
       ->type_name("X")
-      ->transform(number_between(0, 1, true));
+      ->transform(number_between(1e-4, 1));
   command->add_option("--card", options->card, "whose datasheet")->type_name("NAME")->capture_default_str();
   command->add_option("--bus-gbs", options->bus_gigabytes, "GB/s of an all-reduce in a node (busbw); 475 on GPUs")
       ->type_name("X")
-      ->transform(number_between(0, 1e6, true));
+      ->transform(number_between(1e-3, 1e6));
   command->add_option("--node-gbs", options->node_gigabytes, "GB/s a node sends to others; 400 is 8 cards of 400 Gb/s")
       ->type_name("X")
-      ->transform(number_between(0, 1e6, true))
+      ->transform(number_between(1e-3, 1e6))
       ->capture_default_str();
   command->add_option("--overlap", options->overlap, "part of backward that hides exchanges; 0.8 on GPUs, 0 on CPUs")
       ->type_name("X")
@@ -392,6 +392,7 @@ void add_plan(CLI::App& root, Context& context) {
       ->transform(integer_between(1, 4096));
   command->add_flag("--cpu", options->cpu, "ranks are processes on CPU cores");
   command->add_flag("--json", options->json, "print one JSON document");
+  add_quiet(command, context);
 }
 
 }  // namespace t6::cli

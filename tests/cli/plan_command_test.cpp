@@ -167,12 +167,17 @@ TEST_F(PlanCommand, ListsTakeCommasAndBlanksAndComeAgain) {
   expect_refused({"--gpus", "0"}, "--gpus: expected an integer from 1");
   expect_refused({"--gpus", "8,"}, "--gpus");
   expect_refused({"--nodes", "two"}, "--nodes");
-  expect_refused({"--micro-ms", "-1"}, "above 0");
-  expect_refused({"--mfu", "1.5"}, "at most 1");
+  expect_refused({"--micro-ms", "-1"}, "--micro-ms: expected a number from 0.001 to");
+  expect_refused({"--mfu", "1.5"}, "--mfu: expected a number from 0.0001 to 1");
+  // Nothing runs so slowly that its milliseconds fill a line.
+  for (const char* option : {"--mfu", "--micro-ms", "--tokens-per-second", "--bus-gbs", "--node-gbs"}) {
+    expect_refused({option, "1e-300"}, std::string(option) + ": expected a number from ");
+  }
   expect_refused({"--mfu", "0.4", "--micro-ms", "5"}, "expected one of");
   expect_refused({"--card", "abacus"}, "abacus");
   expect_refused({"--micro-batch", "0"}, "--micro-batch");
-  expect_refused({"--bus-gbs", "0"}, "above 0");
+  expect_refused({"--bus-gbs", "0"}, "--bus-gbs: expected a number from 0.001");
+  EXPECT_EQ(run({"plan", "--config", kSmall, "--quiet"}).code, 0);
   expect_refused({"model.layers=0"}, "model.layers");
   expect_refused({}, "expected a config file", /*with_config=*/false);
 }
