@@ -29,8 +29,8 @@ struct DocumentTokens {
 std::optional<DocumentTokens> document_tokens_of(const nlohmann::json& object, int64_t vocab_size);
 void add_document_tokens(const DocumentTokens& tokens, nlohmann::json& object);
 
-// The text of config.json. tokens: not known, they are GPT-2's where the vocabulary has it. The authors' format does not
-// say them.
+// The text of config.json. tokens: not known, they are GPT-2's where the vocabulary has it. The authors' format does
+// not say them.
 std::string model_json(const ModelConfig& config, ModelFormat format, StoredType type,
                        const std::optional<DocumentTokens>& tokens);
 

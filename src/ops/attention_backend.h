@@ -34,8 +34,9 @@ bool cudnn_available();
 std::string describe_attention_backend();
 
 enum class AttentionPass { forward, backward };
-// Kernels that attention on a GPU was given to since the process began or forget_attention_kernels() was called: "cuDNN",
-// "own kernels", "cuDNN and own kernels"; empty: it never ran. What a captured graph repeats counts as it is captured.
+// Kernels that attention on a GPU was given to since the process began or forget_attention_kernels() was called:
+// "cuDNN", "own kernels", "cuDNN and own kernels"; empty: it never ran. What a captured graph repeats counts as it is
+// captured.
 std::string attention_kernels_used(AttentionPass pass);
 void forget_attention_kernels();
 // By attention itself.

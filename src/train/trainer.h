@@ -63,8 +63,8 @@ class Trainer {
 
   // Trains to the end or to a reason to stop, saving on the way and at the end. Error(numeric) where section `spikes`
   // ends the run (a non-finite loss or gradient is never applied), and on parameters that are not finite, which are
-  // never saved; a save under way is then completed. Error(io) after three saves in a row that failed. On several ranks these are alike, other errors are
-  // of one rank (dist/agree.h).
+  // never saved; a save under way is then completed. Error(io) after three saves in a row that failed. On several ranks
+  // these are alike, other errors are of one rank (dist/agree.h).
   TrainResult run();
 
  private:

@@ -126,7 +126,8 @@ TEST_F(SaverAsync, AFailureIsSaidByCompleteAndTheNextSaveWorks) {
   expect_saved(2, model);
 }
 
-// Where one rank has no memory for its copy, or gets no thread, all hear of it from complete(), and the next save works.
+// Where one rank has no memory for its copy, or gets no thread, all hear of it from complete(), and the next save
+// works.
 TEST_F(SaverAsync, ARankThatCannotBeginFailsTheSaveOfAll) {
   const Model model(3);
   const auto no_memory = []() -> Tensor { throw std::bad_alloc(); };

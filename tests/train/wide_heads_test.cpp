@@ -1,5 +1,5 @@
-// Steps of models whose heads are as wide as those of the published ones, over windows of 128: the shapes that cuDNN and
-// the own tensor-core kernels take, which the small models of other tests do not reach.
+// Steps of models whose heads are as wide as those of the published ones, over windows of 128: the shapes that cuDNN
+// and the own tensor-core kernels take, which the small models of other tests do not reach.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
