@@ -1,5 +1,6 @@
 #include "base/strict_json.h"
 
+#include <algorithm>
 #include <set>
 #include <vector>
 
@@ -63,6 +64,12 @@ void check_limits(std::string_view text, const std::string& where, ExitCode code
   }
 }
 
+bool has_fraction(const json& value) {
+  return value.is_number_float() ||
+         (value.is_structured() &&
+          std::any_of(value.begin(), value.end(), [](const json& v) { return has_fraction(v); }));
+}
+
 }  // namespace
 
 json parse_strict_json(std::string_view text, const std::string& where, ExitCode code, const JsonLimits& limits) {
@@ -80,6 +87,17 @@ json parse_strict_json(std::string_view text, const std::string& where, ExitCode
     return json::parse(text.begin(), text.end(), watch);
   } catch (const json::exception& error) {
     fail(code, "{}: not valid JSON: {}", where, printable(error.what(), 300));
+  }
+}
+
+std::optional<json> parse_told_json(std::string_view text) {
+  constexpr JsonLimits kLimits{
+      .depth = 8, .values = size_t{64} << 20, .token_bytes = size_t{1} << 20, .bytes = size_t{64} << 20};
+  try {
+    json told = parse_strict_json(text, "told", ExitCode::internal, kLimits);
+    return has_fraction(told) ? std::nullopt : std::optional(std::move(told));
+  } catch (const Error&) {
+    return std::nullopt;
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -20,6 +21,10 @@ struct JsonLimits {
 // The value of `text`: well-formed, within the limits, no key twice in one object. Error(code) "<where>: <reason>".
 nlohmann::json parse_strict_json(std::string_view text, const std::string& where, ExitCode code,
                                  const JsonLimits& limits = {});
+
+// What a child process tells (base/child.h), which may have been taken over. Nothing when it is no JSON, is deeper or
+// larger than such a child may tell, or holds a number that is no integer: to convert those is not always defined.
+std::optional<nlohmann::json> parse_told_json(std::string_view text);
 
 // A value for a message: its JSON in printable ASCII, at most `most` characters of it.
 std::string shown(const nlohmann::json& value, size_t most = 60);

@@ -8,6 +8,7 @@
 #include "base/child.h"
 #include "base/error.h"
 #include "base/hdf5.h"
+#include "base/strict_json.h"
 #include "checkpoint/hdf5_type.h"
 
 namespace t6::checkpoint {
@@ -202,8 +203,10 @@ std::optional<Hdf5Dataset> dataset_of(const json& told, uint64_t file_size) {
 }  // namespace
 
 std::optional<Hdf5Layout> parse_told(const std::string& text, uint64_t file_size) {
+  const std::optional<json> document = parse_told_json(text);
+  if (!document) return std::nullopt;
   try {
-    const json told = json::parse(text);
+    const json& told = *document;
     Hdf5Layout layout;
     layout.integers = told.at("integers").get<std::map<std::string, int64_t>>();
     layout.refused = told.at("refused").get<std::map<std::string, std::string>>();

@@ -6,6 +6,7 @@
 #include "base/child.h"
 #include "base/error.h"
 #include "base/hdf5.h"
+#include "base/strict_json.h"
 
 namespace t6::data {
 namespace {
@@ -221,8 +222,10 @@ std::string to_told(const Hdf5Tokens& layout) {
 
 std::optional<Hdf5Tokens> parse_told(const std::string& text, uint64_t file_size) {
   Hdf5Tokens layout;
+  const std::optional<nlohmann::json> told = parse_told_json(text);
+  if (!told) return std::nullopt;
   try {
-    const nlohmann::json json = nlohmann::json::parse(text);
+    const nlohmann::json& json = *told;
     const nlohmann::json &tokens = json.at("tokens"), &documents = json.at("documents");
     layout = {.tokens_offset = tokens.at(0),
               .token_count = tokens.at(1),
