@@ -23,13 +23,15 @@ void agree(Communicator& communicator, const std::function<void()>& work);
 void require_alike(Communicator& communicator, ExitCode code, std::string_view what, std::string_view text,
                    std::string_view hint);
 
-// Does `work` that ends alike on all ranks: with the same result, or the same Error.
+// Does `work` that ends alike on all ranks: with the same result, or the same Error. Error(peer), an operation between
+// ranks that failed because one is gone, is no such end and passes as it is: the control channel says who went.
 template <class Work>
 auto alike(const Communicator& communicator, Work&& work) {
   try {
     return work();
   } catch (const Error& error) {
-    if (communicator.world() == 1 || dynamic_cast<const SaidElsewhere*>(&error) != nullptr) throw;
+    const bool is_said = dynamic_cast<const SaidElsewhere*>(&error) != nullptr;
+    if (communicator.world() == 1 || is_said || error.code() == ExitCode::peer) throw;
     if (communicator.is_root()) throw AgreedError(error.code(), error.what());
     throw SaidElsewhere(error.code(), error.what());
   }
