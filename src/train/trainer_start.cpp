@@ -151,6 +151,7 @@ void Trainer::require_memory(const Json& memory, const MemoryEstimate& needed) c
 
 // Ranks may have found other files under the same names, in other folders or as copies that were not renewed.
 void Trainer::require_same_data() {
+  if (world() == 1) return;
   const auto require = [&](const char* what, const std::string& text) {
     dist::require_alike(*ranks_.communicator, ExitCode::data, what, text,
                         "give every rank the same files, in a folder of its host or one that all share");
