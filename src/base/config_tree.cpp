@@ -17,6 +17,23 @@
 namespace t6::config {
 namespace {
 
+// Length of the UTF-8 character at text[i], 0 when it is none.
+size_t utf8_length(std::string_view text, size_t i) {
+  return static_cast<size_t>(std::max(0, utf8::first(text.substr(i)).bytes));
+}
+
+// The text of a scalar. yaml-cpp makes single bytes, as in Latin-1, of the escapes \N and \_ (U+0085, U+00A0).
+std::string in_utf8(const std::string& text) {
+  std::string mended;
+  for (size_t i = 0; i < text.size();) {
+    const size_t length = utf8_length(text, i);
+    if (length == 0) mended += '\xC2';
+    mended.append(text, i, std::max<size_t>(length, 1));
+    i += std::max<size_t>(length, 1);
+  }
+  return mended;
+}
+
 // Ends a parse whose remainder is of no use: a limit was passed or a second document began.
 struct Stop {
   Location at;
@@ -48,7 +65,7 @@ class Builder final : public YAML::EventHandler {
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                 const std::string& value) override {
     Node node = begin(mark, Node::Kind::scalar);
-    node.text = value;
+    node.text = in_utf8(value);
     node.quoted = tag == "!";
     const bool shorthand = node.quoted && static_cast<size_t>(mark.pos) < text_.size() && text_[mark.pos] == '!';
     if (shorthand || (tag != "?" && tag != "!" && !tag.empty())) refuse_tag(node);
@@ -173,11 +190,6 @@ class Builder final : public YAML::EventHandler {
   size_t values_ = 0;
   int documents_ = 0;
 };
-
-// Length of the UTF-8 character at text[i], 0 when it is none.
-size_t utf8_length(std::string_view text, size_t i) {
-  return static_cast<size_t>(std::max(0, utf8::first(text.substr(i)).bytes));
-}
 
 // Where the text stops being UTF-8 without control characters; yaml-cpp would guess another encoding instead.
 bool find_bad_byte(std::string_view text, int& line, int& column) {

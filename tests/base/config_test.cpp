@@ -241,6 +241,23 @@ TEST(Config, YamlTrapsAreProblemsWithPosition) {
             "a.yaml:1:7: name: expected a text of one line without control characters, got the text 'a\\x00b'");
 }
 
+// What the escapes of a text stand for is UTF-8, and what is printed reads back.
+TEST(Config, EscapedCharactersAreThoseOfYaml) {
+  const std::pair<const char*, const char*> escapes[]{{"\\_", "\u00A0"},
+                                                      {"\\N", "\u0085"},
+                                                      {"\\L", "\u2028"},
+                                                      {"\\P", "\u2029"},
+                                                      {"\\xE9", "\u00E9"},
+                                                      {"\\u00e9", "\u00E9"},
+                                                      {"\u00E9\\_", "\u00E9\u00A0"},
+                                                      {"\\U0001F600", "\U0001F600"}};
+  for (const auto& [escape, character] : escapes) {
+    const Sample sample = read_sample(fmt::format("name: \"a{}b\"\n", escape));
+    EXPECT_EQ(sample.name, fmt::format("a{}b", character)) << escape;
+    EXPECT_EQ(read_sample(to_yaml(sample)).name, sample.name) << escape;
+  }
+}
+
 TEST(Config, MessagesNameTheKeyTheReasonAndTheNearest) {
   EXPECT_EQ(problems("coumt: 1\n"), "a.yaml:1:1: coumt: unknown key; nearest is 'count'");
   EXPECT_EQ(problems("inner:\n  ratoi: 0.1\n"), "a.yaml:2:3: inner.ratoi: unknown key; nearest is 'ratio'");
