@@ -340,6 +340,11 @@ run_profile() {
       judge "profile of $kind small ($bench)" "in profile_${bench}_$kind.txt" "$(last_line "$file.err")"
     done
   done
+  among small "$sizes" || return 0
+  file=$raw/profile_decode
+  attempt "decoding, small" 20 120 "$file.txt" "$file.err" env "${ours[@]}" "$unpacked/bin/t6" bench decode --kinds "$kinds" --size small \
+    --device cuda --precision bf16 --lengths 1024..32768 --batch 16 || return 0
+  judge "decoding, small" "in profile_decode.txt" "$(last_line "$file.err")"
 }
 
 # What a user does, on text that the repository has: every kind trains a little, goes on, is evaluated and writes.

@@ -15,6 +15,8 @@
 #include "cli/decode_speed.h"
 #include "cli/output.h"
 #include "cli/shipped_configs.h"
+#include "tensor/gpu.h"
+#include "train/device.h"
 #include "train/plot.h"
 
 namespace t6::cli {
@@ -31,6 +33,7 @@ struct Options {
   std::string folder;
   std::vector<std::string> lengths{"256..32768"};
   std::vector<Precision> precisions{Precision::f32};
+  DeviceChoice device = DeviceChoice::automatic;
   int64_t batch = 1;
   int64_t tokens = 16;
   int64_t threads = 0;
@@ -91,23 +94,31 @@ struct Job {
   DecodeOptions options;
 };
 
-std::vector<Job> jobs_of(const Options& options) {
+// Bytes that weights and caches may take.
+double memory_of(Device device) {
+  if (device.is_cuda()) return static_cast<double>(gpu::memory().free);
+  return static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGESIZE));
+}
+
+std::vector<Job> jobs_of(const Options& options, Device device) {
   std::set<int64_t> lengths;
   for (const std::string& text : options.lengths) parse_lengths(text, lengths);
-  const auto physical = static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGESIZE));
+  const double memory = memory_of(device);
   std::vector<Job> jobs;
   for (const std::filesystem::path& path : configs_of(options)) {
     const ModelConfig model = load_run_config(std::array{path}, {}).model;
     for (const Precision precision : options.precisions) {
       Job job{path.stem().string(), model, {{lengths.begin(), lengths.end()}, options.batch, options.tokens}};
       job.options.precision = dtype_for(precision);
+      job.options.device = device;
       const double bytes = decode_memory(model, job.options);
-      if (bytes > physical) {
+      if (bytes > memory) {
         fail(ExitCode::usage,
-             "{} in {}: weights and caches of {} sequences of {} tokens are {}, but this machine has {}; ask for "
+             "{} in {}: weights and caches of {} sequences of {} tokens are {}, but {} has {}; ask for "
              "shorter --lengths, a smaller --batch or --size",
              job.name, config::name_of(precision), options.batch, *lengths.rbegin(),
-             format_memory(static_cast<uint64_t>(bytes)), format_memory(static_cast<uint64_t>(physical)));
+             format_memory(static_cast<uint64_t>(bytes)), device.is_cpu() ? "this machine" : "this GPU",
+             format_memory(static_cast<uint64_t>(memory)));
       }
       jobs.push_back(std::move(job));
     }
@@ -118,7 +129,12 @@ std::vector<Job> jobs_of(const Options& options) {
 struct Report {
   int64_t batch = 1, tokens = 0;
   int threads = 1;
+  Device device = kCpu;
   std::vector<DecodeSpeed> models;
+
+  std::string device_name() const {
+    return device.is_cuda() ? gpu::info(device.index).name : fmt::format("cpu, {} threads", threads);
+  }
 };
 
 Json to_json(const Report& report) {
@@ -135,6 +151,7 @@ Json to_json(const Report& report) {
                         {"gigabytes_per_second", p.gigabytes_per_second()},
                         {"share_of_read_rate", p.gigabytes_per_second() / speed.read_rate},
                         {"attention_milliseconds", p.attention_seconds * 1e3},
+                        {"attention_cache_bytes", p.attention_bytes},
                         {"attention_gigabytes_per_second", p.attention_gigabytes_per_second()}});
     }
     models.push_back({{"config", speed.name},
@@ -146,7 +163,8 @@ Json to_json(const Report& report) {
                       {"measured_read_gigabytes_per_second", speed.read_rate},
                       {"points", points}});
   }
-  return {{"device", "cpu"},
+  return {{"device", report.device.is_cuda() ? "cuda" : "cpu"},
+          {"device_name", report.device_name()},
           {"threads", report.threads},
           {"batch", report.batch},
           {"tokens", report.tokens},
@@ -197,7 +215,7 @@ std::string to_text(const Report& report) {
   const auto [least, most] =
       std::minmax_element(report.models.begin(), report.models.end(),
                           [](const auto& a, const auto& b) { return a.read_rate < b.read_rate; });
-  return label_lines({{"device", fmt::format("cpu, {} threads", report.threads)},
+  return label_lines({{"device", report.device_name()},
                       {"memory", fmt::format("{:.1f} to {:.1f} GB/s read, the better of before and after each model",
                                              least->read_rate, most->read_rate)},
                       {"step", fmt::format("{}; medians of {}", tokens, report.tokens)}}) +
@@ -211,16 +229,17 @@ int run(const Options& options) {
   if (!options.out.empty() && !options.out.ends_with(".svg")) {
     fail(ExitCode::usage, "--out: plots are written as SVG; expected a name that ends in .svg, got {}", options.out);
   }
-  const std::vector<Job> jobs = jobs_of(options);
+  const Device device = train::choose_device(options.device, "--device cuda");
+  const std::vector<Job> jobs = jobs_of(options, device);
   if (options.threads > 0) omp_set_num_threads(static_cast<int>(options.threads));
-  Report report{options.batch, options.tokens, omp_get_max_threads(), {}};
+  Report report{options.batch, options.tokens, omp_get_max_threads(), device, {}};
   uint64_t steps = 0;
-  for (const Job& job : jobs) steps += job.options.lengths.size() * static_cast<uint64_t>(job.options.last_token(0));
+  for (const Job& job : jobs) steps += job.options.lengths.size() * static_cast<uint64_t>(job.options.steps_a_length());
   Progress progress({.label = "bench", .unit = "step", .total = steps, .plain_lines = false, .summary = false});
   for (const Job& job : jobs) {
     progress.note(job.name);
     report.models.push_back(measure_decode(job.name, job.model, job.options, [&] { progress.advance(); }));
-    memory::release_cached();
+    device.is_cuda() ? gpu::release_cached() : memory::release_cached();
   }
   progress.finish();
 
@@ -248,10 +267,11 @@ int run(const Options& options) {
 
 void add_bench_decode(CLI::App& group, Context& context) {
   CLI::App* command = add_command(
-      group, "decode", "the time of a generated token against cached tokens, for every attention kind, on the CPU",
+      group, "decode", "the time of a generated token against cached tokens, for every attention kind",
       "  t6 bench decode --size small --precision bf16\n"
       "  t6 bench decode --kinds mha,tpa --lengths 256..32768 --precision f32,bf16 --out decode.svg\n"
       "  t6 bench decode --config configs/demo_tpa.yaml --lengths 512,4096 --batch 4 --json\n"
+      "  t6 bench decode --kinds tpa,gqa,mla --device cuda --precision bf16 --lengths 4096..262144 --batch 16\n"
       "\n"
       "Caches are filled with random numbers, not by a prompt; lengths may exceed the model's context.\n"
       "To decode a token all weights and caches must be read once: these bytes over the measured rate\n"
@@ -271,6 +291,7 @@ void add_bench_decode(CLI::App& group, Context& context) {
   add_list(command, "--precision", options->precisions, "of weights, products and caches, one after the other", "TYPE",
            one_of({"f32", "bf16"}))
       ->default_str("f32");
+  add_device(command, options->device);
   command->add_option("--batch", options->batch, "sequences decoded together")
       ->type_name("B")
       ->transform(integer_between(1, 65536))

@@ -10,6 +10,7 @@
 // 16-byte pack. Several blocks share a multiprocessor, so that one's bytes pass while another computes.
 #include <algorithm>
 
+#include "ops/async_copy.cuh"
 #include "ops/divisor.h"
 #include "ops/factor_contraction.h"
 #include "ops/pack.cuh"
@@ -235,19 +236,18 @@ __global__ void __launch_bounds__(kMaxThreads)
       const int head = plan.by_columns.quotient(item), c = plan.by_columns.remainder(item, head);
       T* to = staged + ((i - first) * heads + head) * stride + c * N;
       if constexpr (N == kPackOf<T>) {
-        async_copy(to, gradient(i) + item * N);
+        copy_16(to, gradient(i) + item * N);
       } else {
         *to = gradient(i)[item];
       }
     });
-    async_copies_end_group();
     if (first == 0) {
       load_factors<N>(static_cast<const T*>(args.f) + row * plan.width, plan, table, shared);
       for (int c = static_cast<int>(threadIdx.x) * N; c < plan.width; c += static_cast<int>(blockDim.x) * N) {
         store_pack(image + c, Pack<T, N>{});
       }
     }
-    async_copies_wait<0>();
+    wait_for_copies();
     __syncthreads();
 
     items = Items();
@@ -413,7 +413,7 @@ int sum(const Counts& counts) {
 
 void factor_contraction(const FactorContractionArgs& args) {
   if (args.rows == 0) return;
-  const bool aligned = aligned_to_packs(args.f, args.qkv[0], args.qkv[1], args.qkv[2], args.cos, args.sin);
+  const bool aligned = aligned_to(16, args.f, args.qkv[0], args.qkv[1], args.qkv[2], args.cos, args.sin);
   auto run = [&]<class T, int N>(T, std::integral_constant<int, N>, const Plan& plan, const Table& table) {
     const int warps = (sum(plan.tiles) + sum(plan.dense) + kWarp - 1) / kWarp;
     const auto threads = static_cast<unsigned>(std::clamp(warps * kWarp, kWarp, kMaxThreads));
@@ -425,7 +425,7 @@ void factor_contraction(const FactorContractionArgs& args) {
 
 void factor_contraction_backward(const FactorContractionBackwardArgs& args) {
   if (args.rows == 0) return;
-  const bool aligned = aligned_to_packs(args.f, args.df, args.dqkv[0], args.dqkv[1], args.dqkv[2], args.cos, args.sin);
+  const bool aligned = aligned_to(16, args.f, args.df, args.dqkv[0], args.dqkv[1], args.dqkv[2], args.cos, args.sin);
   auto run = [&]<class T, int N>(T, std::integral_constant<int, N>, const Plan& plan, const Table& table) {
     const size_t fixed = static_cast<size_t>(plan.first_b + (1 + plan.slices) * plan.b_floats) * sizeof(float) +
                          static_cast<size_t>((plan.width + 7) / 8 * 8) * sizeof(T);

@@ -5,7 +5,8 @@
 //   o[h]        = (1 / R_V) sum_m softmax(score[h])[m] sum_s a_v[m, h, s] b_v[m, s]
 //
 // FlashTPA decoding of "Tensor Product Attention Is All You Need", appendix. Sums and the softmax are in the accumulate
-// type, in bf16 mode the factors of products bf16; results do not depend on the thread count nor on other batch rows.
+// type, in bf16 mode the factors of products bf16; results do not depend on the thread count nor on other batch rows;
+// on a GPU they depend on the shapes, too.
 #pragma once
 
 #include "ops/factor_contraction.h"

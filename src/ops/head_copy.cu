@@ -149,11 +149,11 @@ Segment segment_for(HeadSegment s, int n, const Plan& plan) {
   if (s.source == nullptr) s.rotation = 0;
   if (s.sum_heads) s.destination_head = 0;
   if (s.sum_heads && s.source == nullptr) s.heads = 1;
-  bool packs = aligned_to_packs(s.source, s.destination) && s.width % (s.rotation != 0 ? 2 * n : n) == 0;
+  bool packs = aligned_to(16, s.source, s.destination) && s.width % (s.rotation != 0 ? 2 * n : n) == 0;
   for (const int64_t stride : {s.source_row, s.source_head, s.destination_row, s.destination_head}) {
     packs = packs && stride % n == 0;
   }
-  if (s.rotation != 0) packs = packs && aligned_to_packs(plan.cos, plan.sin);
+  if (s.rotation != 0) packs = packs && aligned_to(16, plan.cos, plan.sin);
 
   Segment segment{};
   segment.of = s;

@@ -1,6 +1,6 @@
-// Tensor-core instructions of sm_80 on bf16: matrix fragments spread over the lanes of a warp, and the copies into
-// shared memory that feed them. All 32 lanes take part in each call. On the emulated device they are computed from the
-// documented layout of fragments (PTX ISA, "Matrix Fragments for mma.m16n8k16"), lane by lane.
+// Tensor-core instructions of sm_80 on bf16: matrix fragments spread over the lanes of a warp. All 32 lanes take part
+// in each call. On the emulated device they are computed from the documented layout of fragments (PTX ISA, "Matrix
+// Fragments for mma.m16n8k16"), lane by lane.
 //
 // Lane l is at row l / 4 and pair l % 4. Register i holds two neighbouring bf16, the lower one in the lower half:
 //   A, 16 x 16: rows l/4 + 8 (i % 2), columns 8 (i / 2) + 2 (l % 4) + {0, 1}
@@ -10,21 +10,11 @@
 
 #include <cstring>
 
+#include "ops/pack.cuh"
 #include "tensor/cuda.h"
 #include "tensor/dtype.h"
 
 namespace t6::cuda {
-
-// Two f32 rounded to bf16.
-__device__ inline unsigned pack_bf16(float low, float high) {
-#if defined(T6_CUDA_EMULATION)
-  return bfloat16::round(low) | static_cast<unsigned>(bfloat16::round(high)) << 16;
-#else
-  unsigned pair;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-  return pair;
-#endif
-}
 
 #if defined(T6_CUDA_EMULATION)
 namespace emulated {
@@ -68,6 +58,7 @@ __device__ inline void mma(float (&c)[4], const unsigned (&a)[4], const unsigned
 template <bool kTransposed>
 __device__ inline void load_matrices(unsigned (&to)[4], const bfloat16* row) {
 #if defined(T6_CUDA_EMULATION)
+  t6_emulation::require_aligned(row, 16);
   const bfloat16* rows[kWarp];
   t6_emulation::gather(&row, sizeof(row), rows);
   const int lane = t6_emulation::lane();
@@ -92,24 +83,28 @@ __device__ inline void load_matrices(unsigned (&to)[4], const bfloat16* row) {
 #endif
 }
 
-// Copies 16 aligned bytes to shared memory beside other work, or sets them to zero (`from` must be readable all the
-// same). There once wait_for_copies() has returned to the thread that asked.
-__device__ inline void copy_16(void* to, const void* from, bool zero) {
-#if defined(T6_CUDA_EMULATION)
-  t6_emulation::begin_copy(to, from, zero);
-#else
-  asm volatile(
-      "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(to))),
-      "l"(from), "r"(zero ? 0 : 16)
-      : "memory");
-#endif
+namespace fragments {
+
+// Columns of whole fragments.
+__host__ __device__ constexpr int rounded(int width) {
+  return (width + 15) / 16 * 16;
 }
-__device__ inline void wait_for_copies() {
-#if defined(T6_CUDA_EMULATION)
-  t6_emulation::finish_copies();
-#else
-  asm volatile("cp.async.wait_all;" ::: "memory");
-#endif
+// Numbers from one row of a tile in shared memory to the next: an odd count of 16 bytes, so that 8 rows read at one
+// column meet no bank twice.
+__host__ __device__ constexpr int stride_of(int width) {
+  return rounded(width) + 8;
 }
+
+// The largest and the sum over the four lanes that hold a row of C, given to each of them.
+__device__ inline float row_max(float value) {
+  value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, 1));
+  return fmaxf(value, __shfl_xor_sync(0xffffffffu, value, 2));
+}
+__device__ inline float row_sum(float value) {
+  value += __shfl_xor_sync(0xffffffffu, value, 1);
+  return value + __shfl_xor_sync(0xffffffffu, value, 2);
+}
+
+}  // namespace fragments
 
 }  // namespace t6::cuda

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <bit>
-#include <cstring>
 #include <type_traits>
 
 #include "tensor/cuda.h"
@@ -63,36 +62,6 @@ __device__ inline void store_floats(T* to, const float (&from)[N]) {
       store_pack(to + i, piece);
     }
   }
-}
-
-// 16 bytes from global to shared memory without passing through registers; both aligned. They are there for the thread
-// that asked after async_copies_wait<n>(), where n counts the later groups that may still be under way, and for the
-// others after a barrier.
-__device__ inline void async_copy(void* to, const void* from) {
-#if defined(__CUDA_ARCH__)
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))),
-               "l"(from)
-               : "memory");
-#else
-  std::memcpy(to, from, 16);
-#endif
-}
-__device__ inline void async_copies_end_group() {
-#if defined(__CUDA_ARCH__)
-  asm volatile("cp.async.commit_group;" ::: "memory");
-#endif
-}
-template <int kLaterGroups>
-__device__ inline void async_copies_wait() {
-#if defined(__CUDA_ARCH__)
-  asm volatile("cp.async.wait_group %0;" ::"n"(kLaterGroups) : "memory");
-#endif
-}
-
-// True when 16-byte pieces may start at every pointer; null does.
-template <class... Pointers>
-bool aligned_to_packs(const Pointers*... pointers) {
-  return ((std::bit_cast<uintptr_t>(pointers) % 16 == 0) && ...);
 }
 
 }  // namespace t6::cuda

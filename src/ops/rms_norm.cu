@@ -289,7 +289,7 @@ LaunchShape shape_for(int64_t rows, int warps) {
 
 void rms_norm_forward(const RmsNormForwardArgs& a) {
   if (a.rows == 0) return;
-  const int warps = warps_for(a.width, kHeld, a.x_dtype, aligned_to_packs(a.x, a.addend, a.weight, a.sum, a.y));
+  const int warps = warps_for(a.width, kHeld, a.x_dtype, aligned_to(16, a.x, a.addend, a.weight, a.sum, a.y));
   dispatch("rms_norm", a.x_dtype, a.y_dtype, [&]<class X, class Y>(X, Y) {
     if (warps > 0) {
       launch(&rms_norm_forward_kernel<X, Y>, shape_for(a.rows, warps), a, warps);
@@ -302,7 +302,7 @@ void rms_norm_forward(const RmsNormForwardArgs& a) {
 void rms_norm_backward(const RmsNormBackwardArgs& a) {
   if (a.rows == 0) return;
   const bool weight_gradient = a.dweight != nullptr && a.dy != nullptr;
-  const bool aligned = aligned_to_packs(a.x, a.weight, a.dy, a.dsum, a.dx, a.daddend);
+  const bool aligned = aligned_to(16, a.x, a.weight, a.dy, a.dsum, a.dx, a.daddend);
   const int warps = warps_for(a.width, weight_gradient ? kHeldBeside : kHeld, a.x_dtype, aligned);
 
   // The weight's gradient is summed in slots, whose number does not depend on the device.

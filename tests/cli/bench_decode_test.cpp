@@ -1,10 +1,12 @@
 // t6 bench decode on a tiny model: what it prints, how lengths are understood, and what it refuses.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "cli/program.h"
 #include "cli/tiny_model.h"
+#include "tensor/gpu.h"
 
 namespace t6::test {
 namespace {
@@ -23,6 +25,7 @@ class BenchDecode : public Program {
   }
   Outcome bench(std::vector<std::string> more) {
     std::vector<std::string> words{"bench", "decode", "--tokens", "2"};
+    if (std::find(more.begin(), more.end(), "--device") == more.end()) more.insert(more.end(), {"--device", "cpu"});
     words.insert(words.end(), more.begin(), more.end());
     return run(words);
   }
@@ -99,6 +102,32 @@ TEST_F(BenchDecode, TakesShippedConfigsByKind) {
   ASSERT_EQ(found.at("models").size(), 1);
   EXPECT_EQ(found.at("models").at(0).at("config"), "t6_tpa_medium");
   EXPECT_EQ(found.at("threads"), 1);
+}
+
+// Factors, and the one wide row that mla caches as published.
+TEST_F(BenchDecode, OnAGpu) {
+  std::string latent = kTinyModel;
+  latent.replace(latent.find("tpa\n"), 3, "mla");
+  latent.resize(latent.find("  tpa:"));
+  write("latent.yaml", latent);
+  const std::vector<std::string> on_gpu{"--config", "tiny.yaml",   "--config", "latent.yaml", "--lengths",
+                                        "16",       "--precision", "bf16",     "--device",    "cuda"};
+  if (gpu::count() == 0) {
+    expect_refused(on_gpu, "--device cuda asks for a GPU");
+    return;
+  }
+  const json found = measured(on_gpu);
+  EXPECT_EQ(found.at("device"), "cuda");
+  EXPECT_EQ(found.at("device_name"), gpu::info(0).name);
+  ASSERT_EQ(found.at("models").size(), 2);
+  for (const json& model : found.at("models")) {
+    const json& point = model.at("points").at(0);
+    EXPECT_GT(point.at("attention_milliseconds"), 0) << model.at("config");
+    // 16 tokens, two to warm up, two steps, and two more in which kernels are timed.
+    const double a_token = model.at("cache_bytes_per_token");
+    EXPECT_EQ(point.at("cache_bytes"), a_token * 19.5) << model.at("config");
+    EXPECT_EQ(point.at("attention_cache_bytes"), a_token * 21.5) << model.at("config");
+  }
 }
 
 TEST_F(BenchDecode, RefusesWhatItDoesNotUnderstand) {

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <atomic>
 #include <boost/context/detail/fcontext.hpp>
 #include <chrono>
@@ -7,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <vector>
 
 #include "cuda_runtime.h"
@@ -51,6 +53,7 @@ struct Copy {
   void* to;
   const void* from;
   bool zero;
+  int group;
 };
 
 struct Fiber {
@@ -59,6 +62,7 @@ struct Fiber {
   int number = 0;  // in the block
   bool done = false;
   std::vector<Copy> copies;    // begun and not finished
+  int copy_groups = 0;         // ended
   void* fake_stack = nullptr;  // of the address sanitizer
   std::unique_ptr<unsigned char[]> stack;
 };
@@ -167,6 +171,13 @@ bool run_warp(Block& b, int warp, int threads, bool reverse) {
   return any;
 }
 
+// The next bytes behind a block's dynamic shared memory.
+constexpr unsigned char kBehind = 0xA5;
+std::span<unsigned char> behind_shared(size_t bytes) {
+  constexpr size_t kWatched = 1024;
+  return {t6::cuda::t6_dynamic_shared + bytes, std::min(kWatched, sizeof(t6::cuda::t6_dynamic_shared) - bytes)};
+}
+
 void run_block(const dim3& index, const cudaLaunchConfig_t& config, const std::function<void()>& thread, bool reverse) {
   Block& b = block();
   const dim3 size = config.blockDim;
@@ -181,6 +192,8 @@ void run_block(const dim3& index, const cudaLaunchConfig_t& config, const std::f
   b.thread = &thread;
   // Shared memory starts with what happens to be there: NaN.
   std::memset(t6::cuda::t6_dynamic_shared, 0xFF, config.dynamicSmemBytes);
+  const std::span<unsigned char> behind = behind_shared(config.dynamicSmemBytes);
+  std::fill(behind.begin(), behind.end(), kBehind);
   for (int t = 0; t < threads; ++t) {
     Fiber& f = b.fibers[static_cast<size_t>(t)];
     if (f.stack == nullptr) f.stack.reset(new unsigned char[kStackBytes]);
@@ -189,6 +202,7 @@ void run_block(const dim3& index, const cudaLaunchConfig_t& config, const std::f
     f.number = t;
     f.done = false;
     f.copies.clear();
+    f.copy_groups = 0;
     f.fake_stack = nullptr;
     f.context = make_fcontext(f.stack.get() + kStackBytes, kStackBytes, &fiber_main);
   }
@@ -197,6 +211,9 @@ void run_block(const dim3& index, const cudaLaunchConfig_t& config, const std::f
     bool progress = false;
     for (int i = 0; i < warps; ++i) progress = run_warp(b, reverse ? warps - 1 - i : i, threads, reverse) || progress;
     if (!progress) stop("a barrier is waited for by some threads and never reached by others");
+  }
+  if (std::any_of(behind.begin(), behind.end(), [](unsigned char byte) { return byte != kBehind; })) {
+    stop("a block has written behind the shared memory that it was launched with");
   }
 }
 
@@ -258,18 +275,27 @@ void gather(const void* mine, size_t bytes, void* all) {
 }
 
 void begin_copy(void* to, const void* from, bool zero) {
+  require_aligned(to, 16);
+  require_aligned(from, 16);
   std::memset(to, 0xFF, 16);
-  block().fiber().copies.push_back({to, from, zero});
+  Fiber& f = block().fiber();
+  f.copies.push_back({to, from, zero, f.copy_groups});
 }
-void finish_copies() {
-  for (const Copy& copy : block().fiber().copies) {
+void end_copy_group() {
+  ++block().fiber().copy_groups;
+}
+void finish_copies(int later_groups) {
+  Fiber& f = block().fiber();
+  const int end = later_groups == 0 ? f.copy_groups + 1 : f.copy_groups - later_groups;
+  std::erase_if(f.copies, [end](const Copy& copy) {
+    if (copy.group >= end) return false;
     if (copy.zero) {
       std::memset(copy.to, 0, 16);
     } else {
       std::memcpy(copy.to, copy.from, 16);
     }
-  }
-  block().fiber().copies.clear();
+    return true;
+  });
 }
 
 unsigned ballot(unsigned mask, bool predicate) {

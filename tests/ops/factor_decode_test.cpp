@@ -137,6 +137,7 @@ TEST(FactorDecode, AgreesWithAttentionOnMaterialisedRows) {
   check(1, 40, 33, 7, 8, 1, 2);
   check(3, 70, 65, 34, 16, 2, 1);
   check(2, 50, 50, 5, 34, 6, 3);
+  check(1, 41, 41, 7, 24, 1, 3);  // the second sequence's head factors lie on no 16 bytes
 }
 
 TEST(FactorDecode, SplitsLongCaches) {
@@ -146,23 +147,26 @@ TEST(FactorDecode, SplitsLongCaches) {
 // So many queries that on a GPU one block runs through all rows of each.
 TEST(FactorDecode, ManyQueries) {
   check(270, 400, 390, 3, 8, 1, 2);
+  check(140, 200, 200, 40, 64, 2, 1);
 }
 
 // More heads and columns than a block of the GPU kernel sums at once; ranks that leave it few rows a tile.
 TEST(FactorDecode, ManyHeadsWideHeadsManyRanks) {
   check(1, 21, 20, 66, 128, 1, 1);
+  check(1, 40, 39, 150, 16, 1, 2);
   check(1, 19, 17, 5, 300, 1, 2);
   check(1, 30, 29, 4, 128, 16, 16);
   check(5, 7, 6, 3, 6, 3, 5);
 }
 
-// Scores far apart: late rows that outweigh all before them, and that do not.
+// Scores far apart: late rows that outweigh all before them, and that do not. Token factors are numbers that
+// bf16 has, too.
 TEST(FactorDecode, ScoresFarApart) {
-  for (const double slope : {0.1, -0.1}) {
+  for (const float slope : {0.1F, -0.1F}) {
     const int64_t capacity = 700, queries = 530;
     Case c = make_case(1, queries, capacity, 2, 8, 1, 1);
     for (int64_t m = 0; m < capacity; ++m) {
-      c.b_k.slice(m * 8, {8}).fill(slope * static_cast<double>(m));
+      c.b_k.slice(m * 8, {8}).fill(bfloat16(slope * static_cast<float>(m)));
       c.a_k.slice(m * 2, {2}).fill(1.0);
     }
     c.q.fill(1.0);
@@ -171,10 +175,13 @@ TEST(FactorDecode, ScoresFarApart) {
     const Values expected = attention_decode(c.q, Tensor::from<double>(shape, c.k), Tensor::from<double>(shape, c.v),
                                              capacity - queries, 1.0)
                                 .to_doubles();
-    const FactorRows cache = there(FactorRows{c.a_k, c.b_k, c.a_v, c.b_v}, most_exact());
-    const Values o =
-        factor_decode(there(c.q, most_exact()), cache, lengths_of({static_cast<int32_t>(capacity)}), 1.0).to_doubles();
-    EXPECT_LE(relative_error(o, expected), test::on_cuda() ? 2e-5 : 1e-12);
+    for (const auto& [dtype, bound] :
+         {std::pair(most_exact(), test::on_cuda() ? 2e-5 : 1e-12), std::pair(DType::bf16, 3e-2)}) {
+      const FactorRows cache = there(FactorRows{c.a_k, c.b_k, c.a_v, c.b_v}, dtype);
+      const Values o =
+          factor_decode(there(c.q, dtype), cache, lengths_of({static_cast<int32_t>(capacity)}), 1.0).to_doubles();
+      EXPECT_LE(relative_error(o, expected), bound) << name_of(dtype) << " slope " << slope;
+    }
   }
 }
 
@@ -189,14 +196,16 @@ TEST(FactorDecode, UnevenLengthsDoNotReadBehindThem) {
       t.slice((b * 2100 + lengths[b]) * row, {unused * row}).fill(NAN);
     }
   }
-  const DType dtype = most_exact();
-  const Values o = factor_decode(there(c.q, dtype), there(cache, dtype), lengths_of(lengths), 1.0).to_doubles();
-  for (int64_t b = 0; b < 2; ++b) {
-    const Shape shape{1, 2100, 3, 8};
-    const auto half = [&](const Values& x) { return Tensor::from<double>({2, 2100, 3, 8}, x).rows(b, 1); };
-    const Values expected = attention_decode(c.q.rows(b, 1), half(c.k), half(c.v), lengths[b] - 1, 1.0).to_doubles();
-    EXPECT_LE(relative_error(Values(o.begin() + b * 24, o.begin() + (b + 1) * 24), expected),
-              test::on_cuda() ? 3e-6 : 1e-13);
+  for (const auto& [dtype, bound] :
+       {std::pair(most_exact(), test::on_cuda() ? 3e-6 : 1e-13), std::pair(DType::bf16, 3e-2)}) {
+    const Values o = factor_decode(there(c.q, dtype), there(cache, dtype), lengths_of(lengths), 1.0).to_doubles();
+    for (int64_t b = 0; b < 2; ++b) {
+      const Shape shape{1, 2100, 3, 8};
+      const auto half = [&](const Values& x) { return Tensor::from<double>({2, 2100, 3, 8}, x).rows(b, 1); };
+      const Values expected = attention_decode(c.q.rows(b, 1), half(c.k), half(c.v), lengths[b] - 1, 1.0).to_doubles();
+      EXPECT_LE(relative_error(Values(o.begin() + b * 24, o.begin() + (b + 1) * 24), expected), bound)
+          << name_of(dtype) << " sequence " << b;
+    }
   }
 }
 
@@ -208,6 +217,19 @@ TEST(FactorDecode, DoesNotDependOnThreadCount) {
   const Values one = test::with_threads(1, out);
   EXPECT_EQ(one, test::with_threads(2, out));
   EXPECT_EQ(one, test::with_threads(3, out));
+}
+
+// Lengths on a GPU cannot be checked: those out of range are taken for the nearest.
+TEST(FactorDecode, TakesTheNearestLengthOnAGpu) {
+  if (!test::on_cuda()) GTEST_SKIP() << "on the CPU they are refused";
+  const Case c = make_case(2, 3, 90, 5, 16, 1, 2);
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const FactorRows cache = there(FactorRows{c.a_k, c.b_k, c.a_v, c.b_v}, dtype);
+    const auto out = [&](const std::vector<int32_t>& lengths) {
+      return factor_decode(there(c.q, dtype), cache, lengths_of(lengths).to(test::test_device()), 1.0).to_doubles();
+    };
+    EXPECT_EQ(out({0, 97}), out({3, 90})) << name_of(dtype);
+  }
 }
 
 TEST(FactorDecode, RejectsLengthsBeyondTheCache) {

@@ -110,7 +110,7 @@ says "| racecheck Kinds/Norm | 1 tests, ERROR SUMMARY: 0 errors |"
 runs "t6_tensor_tests --gtest_filter=Gpu*" "device cuda, program /" "t6_model_tests --gtest_filter=*Golden*-*F64*" \
   "t6_ops_tests --gtest_filter=*" "t6_tpa_small.yaml" "T6_ATTENTION=cudnn" "t6_mha_small.yaml" \
   "t6_tpa_small.yaml train.cuda_graph=false" "--kind tpa --size small" "--kind mha --size small" "t6_mqa_small.yaml" "t6_mha_xl.yaml" \
-  "--profile" "bench ops" "--kind mla --size small" "--kind mha --size xl" "tokenizer train" "generate" "--tool memcheck" "--tool racecheck" \
+  "--profile" "bench ops" "bench decode" "--kind mla --size small" "--kind mha --size xl" "tokenizer train" "generate" "--tool memcheck" "--tool racecheck" \
   "--kernel-name kernel_substring=2t64cuda" "T6_ATTENTION=own" "--gtest_filter=Swiglu.*-" "AttentionBackend" "--tool racecheck"
 [ "$(ls -A "$folder/report")" = $'report.md\nreport.tar.gz' ] || wrong "the report's folder has $(ls -A "$folder/report")"
 tar -tzf "$folder/report/report.tar.gz" > "$folder/list"

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "ops/head_copy.h"
 
 namespace t6 {
 
@@ -47,6 +48,18 @@ void LayerCache::append(size_t i, const Tensor& values) const {
       values.dtype() == slot.dtype() && values.numel() == batch_ * tokens * record && length_ + tokens <= capacity_,
       "[cache] expected {} numbers a token of {} and room for {} more tokens, got {} of {} with {} of {} taken", record,
       name_of(slot.dtype()), tokens, to_string(values.shape()), name_of(values.dtype()), length_, capacity_);
+  if (tokens == 1 && batch_ > 1) {  // all sequences by one call
+    HeadCopyArgs copy;
+    copy.rows = batch_;
+    copy.dtype = slot.dtype();
+    copy.add({.source = values.raw(),
+              .destination = slot.slice(length_ * record, {record}).raw(),
+              .width = record,
+              .source_row = record,
+              .destination_row = capacity_ * record});
+    head_copy(slot.device(), copy);
+    return;
+  }
   for (int64_t b = 0; b < batch_; ++b) {
     slot.slice((b * capacity_ + length_) * record, {tokens * record})
         .copy_from(values.slice(b * tokens * record, {tokens * record}));

@@ -2,6 +2,7 @@
 // fragments (ops/mma.cuh). A block is four warps; each holds whole rows of the tile of scores.
 #pragma once
 
+#include "ops/async_copy.cuh"
 #include "ops/attention_cuda/head.cuh"
 #include "ops/mma.cuh"
 
@@ -10,15 +11,6 @@ namespace t6::cuda::fragments {
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarp;
 constexpr int kColumns = 64;  // keys, or queries, that a tile of rows meets at a time
-
-__host__ __device__ constexpr int rounded(int width) {
-  return (width + 15) / 16 * 16;
-}
-// Numbers from one row of a tile to the next: an odd count of 16 bytes, so that 8 rows read at one column meet no bank
-// twice.
-__host__ __device__ constexpr int stride_of(int width) {
-  return rounded(width) + 8;
-}
 
 // Begins tile = rows [first, first + kRows); zeros from row `end` and from column `width` on.
 template <int kRows>
@@ -99,7 +91,7 @@ struct Fragments {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const float(&pair)[4] = weights.at[r][2 * j + i / 2];
-          rows[r][i] = pack_bf16(pair[2 * (i % 2)], pair[2 * (i % 2) + 1]);
+          rows[r][i] = round_pair(pair[2 * (i % 2)], pair[2 * (i % 2) + 1]);
         }
       }
 #pragma unroll
@@ -128,21 +120,11 @@ struct Fragments {
 #pragma unroll
         for (int n = 0; n < kWidth / 8; ++n) {
           if (8 * n >= y.width) break;
-          *reinterpret_cast<unsigned*>(to + column(n)) = pack_bf16(at[r][n][2 * half], at[r][n][2 * half + 1]);
+          *reinterpret_cast<unsigned*>(to + column(n)) = round_pair(at[r][n][2 * half], at[r][n][2 * half + 1]);
         }
       }
     }
   }
 };
-
-// The largest and the sum over the four lanes that hold a row, given to each of them.
-__device__ inline float row_max(float value) {
-  value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, 1));
-  return fmaxf(value, __shfl_xor_sync(0xffffffffu, value, 2));
-}
-__device__ inline float row_sum(float value) {
-  value += __shfl_xor_sync(0xffffffffu, value, 1);
-  return value + __shfl_xor_sync(0xffffffffu, value, 2);
-}
 
 }  // namespace t6::cuda::fragments

@@ -83,7 +83,10 @@ uint64_t exchange(unsigned mask, uint64_t value, int source);
 void gather(const void* mine, size_t bytes, void* all);
 // A copy of 16 bytes (zeros where `zero`) that is not there before this thread's finish_copies(): NaN is.
 void begin_copy(void* to, const void* from, bool zero);
-void finish_copies();
+// Makes one group of the copies begun since the last one.
+void end_copy_group();
+// All groups but the last `later_groups`; with 0 also what is in no group.
+void finish_copies(int later_groups);
 // One bit a lane of the mask whose predicate holds.
 unsigned ballot(unsigned mask, bool predicate);
 int lane();
