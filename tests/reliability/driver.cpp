@@ -7,12 +7,15 @@
 //   T6_FULL=A-B           after A attempts to write to metrics.jsonl and until B have been made the disk is full: every
 //                         write and every new file fails
 //   T6_FULL_IN=PART       only where PART is in the path
-//   T6_SLOW_PAYLOAD=MS    every write to a file of tensors takes so long
+//   T6_HOLD_PAYLOAD=N     rank 0 writes nothing to a file of tensors before it has written N lines of metrics.jsonl;
+//                         20 s later it does
 //   T6_FREE_BYTES=N       what the file system says is free
+//   T6_SIGNAL_AT=N        SIGTERM comes while line N of metrics.jsonl is written, which is after that step's vote
 //   T6_SPIN=RANK:OFFSET   the second time that a rank reads at this place of a file val_*.bin it never comes back;
 //                         ranks are mpirun's
-//   T6_POISON=LIST        numbers that go bad, "loss|gradient|own:STEP:RANK:STEPS:VALUE" with semicolons between them
-//                         (support/poisoned_ranks.h); own: of the gradient, after the ranks have summed it
+//   T6_SLOW_HASH=MS       every file of tensors that is hashed takes so long, and is recorded as the call "hash"
+//   T6_POISON=LIST        numbers that go bad, "loss|gradient|own|weights:STEP:RANK:STEPS:VALUE" with semicolons
+//                         between them (support/poisoned_ranks.h); own: of the gradient, after the ranks have summed it
 //   T6_HANG=1             after SIGUSR2 no read of training data comes back: the process lives and does not go on
 //
 // What it did is recorded, a line each, for the tests to judge; of rank R of several in FILE.R:
@@ -143,9 +146,9 @@ struct Faults {
       rank_text().empty() || rank_text() == std::to_string(number_of("T6_DIE_RANK")) ? number_of("T6_DIE_AT_CALL") : 0;
   bool torn = number_of("T6_TORN") != 0;
   uint64_t full_from = 0, full_to = 0;
-  std::atomic<uint64_t> calls = 0;
-  uint64_t metrics_writes = 0, leak = number_of("T6_LEAK");
-  useconds_t slow_payload = static_cast<useconds_t>(number_of("T6_SLOW_PAYLOAD"));
+  std::atomic<uint64_t> calls = 0, metrics_writes = 0;
+  uint64_t leak = number_of("T6_LEAK"), signal_at = number_of("T6_SIGNAL_AT");
+  uint64_t hold_payload = rank_text().empty() || rank_text() == "0" ? number_of("T6_HOLD_PAYLOAD") : 0;
   std::string full_in, misbehaviour = text_of("T6_MISBEHAVE");
   std::vector<char*> lost;
 
@@ -163,15 +166,20 @@ struct Faults {
       ++die_at;
     }
     if (calls == die_at) ::_exit(137);
+    if (call == DiskCall::write && path.extension() == ".h5") hold();
     if (call != DiskCall::sync && call != DiskCall::sync_directory) {
       record("T6_RECORD_CALLS", std::string(t6::io::name_of(call)) + " " + absolute_text(path) + "\n");
     }
-    if (call == DiskCall::write && path.extension() == ".h5") ::usleep(slow_payload * 1000);
     if (call == DiskCall::write && path.filename() == "metrics.jsonl") on_step();
     const bool full =
         metrics_writes >= full_from && metrics_writes < full_to && path.string().find(full_in) != std::string::npos;
     if (call == DiskCall::write && path.filename() == "metrics.jsonl") ++metrics_writes;
     return full && (call == DiskCall::write || call == DiskCall::create) ? ENOSPC : 0;
+  }
+
+  void hold() {
+    for (int ms = 0; metrics_writes < hold_payload && ms < 20'000; ++ms) ::usleep(1000);
+    hold_payload = 0;
   }
 
   void on_step() {
@@ -182,6 +190,10 @@ struct Faults {
     if (number_of("T6_STOP_CLOCK") != 0 && !clock_stopped) {
       ::clock_gettime(CLOCK_MONOTONIC, &stopped_at);
       clock_stopped = true;
+    }
+    if (signal_at != 0 && metrics_writes + 1 == signal_at) {
+      ::kill(::getpid(), SIGTERM);
+      ::usleep(100'000);  // until another thread has taken it
     }
     if (!misbehaviour.empty() && metrics_writes == 1) misbehave(misbehaviour);
   }
@@ -199,12 +211,17 @@ std::vector<t6::test::Poison> poisons() {
         5)
       ::_exit(98);
     poison.told = in != 'o';
-    poison.in = in == 'l' ? t6::test::Poison::In::loss : t6::test::Poison::In::gradient;
+    poison.in = in == 'l'   ? t6::test::Poison::In::loss
+                : in == 'w' ? t6::test::Poison::In::weights
+                            : t6::test::Poison::In::gradient;
     poison.value = std::strtod(value, nullptr);
     all.push_back(poison);
   }
   return all;
 }
+
+// Hashes read files in such pieces; libhdf5 does not begin with one.
+constexpr size_t kHashedAtOnce = size_t{1} << 20;
 
 // Whether this read is where the rank is to hang.
 bool spins_at(const std::string& path, off_t offset) {
@@ -266,6 +283,13 @@ extern "C" ssize_t pread(int file, void* bytes, size_t count, off_t offset) {
     if (path.ends_with(".bin")) {
       record("T6_RECORD_READS", path + " " + std::to_string(offset) + " " + std::to_string(count) + "\n");
       if (path.find("/train_") != std::string::npos) on_window_read();
+    }
+  }
+  static const auto slow_hash = static_cast<useconds_t>(number_of("T6_SLOW_HASH"));
+  if (slow_hash != 0 && offset == 0 && count >= kHashedAtOnce) {
+    if (const std::string path = path_of(file); path.ends_with(".h5")) {
+      ::usleep(slow_hash * 1000);
+      record("T6_RECORD_CALLS", "hash " + path + "\n");
     }
   }
   return ::syscall(SYS_pread64, file, bytes, count, offset);

@@ -1,6 +1,7 @@
 // R10, R11 for whole runs on several ranks: one dies or hangs, all end in time, one message says which and where, no
 // process is left.
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -35,6 +36,22 @@ class RunRankDeathHeavy : public RanksTest {
   }
   Outcome given_up(pid_t launcher) {
     ::kill(launcher, SIGTERM);
+    return finish(launcher);
+  }
+  void kill_all_but(pid_t launcher) const {
+    for (const pid_t process : processes()) {
+      if (process != launcher) ::kill(process, SIGKILL);
+    }
+  }
+  // As finish(), for a run that the watchdog is to end: where it does not, nothing else would.
+  Outcome finish_watched(pid_t launcher) {
+    const double limit = seconds_now() + 90;
+    bool ended = has_ended(launcher);
+    for (; !ended && seconds_now() < limit; ended = has_ended(launcher)) sleep_for(0.01);
+    if (!ended) {
+      ADD_FAILURE() << "nobody ended the run";
+      kill_all_but(launcher);
+    }
     return finish(launcher);
   }
   // One message, of the program, that has these parts; exit code 7; no process.
@@ -79,7 +96,7 @@ class RunRankDeathHeavy : public RanksTest {
         launcher = start();
       }
       const double struck = seconds_now();
-      const Outcome outcome = finish(launcher);
+      const Outcome outcome = finish_watched(launcher);
       const double took = seconds_now() - struck;
       worst = std::max(worst, took);
       expect_end(outcome, {fmt::format("rank {} on {}", victim, host())});
@@ -172,7 +189,8 @@ TEST_F(RunRankDeathHeavy, ARankThatSpinsInAValidationIsNamed) {
   std::vector<std::string> line{"--oversubscribe", "--bind-to", "none", "--allow-run-as-root",
                                 "--quiet",         "-n",        "2",    T6_DRIVER};
   line.insert(line.end(), words.begin(), words.end());
-  const Outcome outcome = finish(test::start_program(mpirun().c_str(), line, folder(), {{"T6_SPIN", "0:" + offset}}));
+  const Outcome outcome =
+      finish_watched(test::start_program(mpirun().c_str(), line, folder(), {{"T6_SPIN", "0:" + offset}}));
   expect_end(outcome,
              {fmt::format("rank 0 on {}", host()), "hangs at step 10, validation: it lives and does not go on"});
   EXPECT_TRUE(contains(outcome.err, "rank 1 arrived at step 10, waiting for the validation of all ranks"))
@@ -196,6 +214,42 @@ TEST_F(RunRankDeathHeavy, ARankThatLivesAndHangsEndsTheRun) {
       hangs, full_figures() ? "2 to 4" : "2", worst);
 }
 
+// Retention that reads the older checkpoints of another start takes longer than the watchdog allows, each of them less:
+// every rank hashes its file of each, one after the other.
+TEST_F(RunRankDeathHeavy, RetentionThatReadsForLongIsNoHang) {
+  constexpr double kRead = 0.9;  // seconds
+  constexpr int kPatience = 4;   // of the watchdog, in seconds
+  const auto until = [&](int step) -> Overrides {
+    return {fmt::format("train.steps={}", step), "checkpoint.every=2", "checkpoint.keep_last=9",
+            fmt::format("run.watchdog={}s", kPatience)};
+  };
+  ASSERT_EQ(train_on(2, "run", until(16)).code, 0);
+  const fs::path record = folder() / "calls";
+  const Environment slow{{"T6_SLOW_HASH", fmt::format("{:.0f}", kRead * 1000)}, {"T6_RECORD_CALLS", record.string()}};
+  const Outcome outcome = drive_on(2, "run", slow, until(18));
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  double seconds = 0;
+  for (const int rank : {0, 1}) {
+    // What follows the last call for its own part of step 18, on rank 0 that which names it.
+    std::vector<std::string> read, expected;
+    for (const std::string& call : recorded_calls(record, rank)) {
+      if (contains(call, "/.tmp-step-00000018")) read.clear();
+      if (call.starts_with("hash ") && !contains(call, "/.tmp-step-00000018")) read.push_back(call);
+    }
+    for (int step = 14; step >= 2; step -= 2) {
+      const fs::path file = payload("run", step).parent_path() / fmt::format("rank-{:05}.h5", rank);
+      expected.push_back("hash " + file.string());
+    }
+    EXPECT_EQ(read, expected) << "on rank " << rank;
+    seconds = static_cast<double>(read.size()) * kRead;
+    EXPECT_GT(seconds, kPatience) << "the watchdog had no reason";
+  }
+  EXPECT_EQ(newest_step("run"), 18);
+  EXPECT_EQ(checkpoint::list(checkpoints("run")).size(), 9u);
+  measured("R11", "retention that read older checkpoints for at least {:.1f} s under a watchdog of {} s was no hang",
+           seconds, kPatience);
+}
+
 // With the watchdog off nobody notices that a rank hangs: what the test above waits for does not come by itself.
 TEST_F(RunRankDeathHeavy, ControlWithoutAWatchdogAHangIsNotNoticed) {
   Overrides unwatched = kEndless;
@@ -205,9 +259,7 @@ TEST_F(RunRankDeathHeavy, ControlWithoutAWatchdogAHangIsNotNoticed) {
   sleep_for(6);
   int status = 0;
   EXPECT_EQ(::waitpid(launcher, &status, WNOHANG), 0) << "it ended by itself";
-  for (const pid_t process : processes()) {
-    if (process != launcher) ::kill(process, SIGKILL);
-  }
+  kill_all_but(launcher);
   finish(launcher);
   expect_no_process_left();
 }

@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "base/rng.h"
+#include "data/tokenizer.h"
 #include "reliability/run_support.h"
 #include "support/promise.h"
 
@@ -31,7 +32,6 @@ class RunRanksHeavy : public RanksTest {
     ASSERT_GT(a.size(), 20u);
     for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], tolerance * b[i]) << "line " << i + 1;
   }
-  // Of each step of training: which tokens came so far, and the loss.
   // A run of `steps` in four parts, each resumed on another number of ranks; on 2 with sharded optimizer states.
   void train_on_1_2_4_and_1(const std::string& run, int steps, const Overrides& overrides) {
     int until = 0;
@@ -43,6 +43,7 @@ class RunRanksHeavy : public RanksTest {
       ASSERT_EQ(outcome.code, 0) << outcome.err;
     }
   }
+  // Of each step of training: which tokens came so far, and the loss.
   struct Steps {
     std::vector<std::string> hashes;
     std::vector<double> losses;
@@ -56,6 +57,27 @@ class RunRanksHeavy : public RanksTest {
       all.losses.push_back(json.at("loss"));
     }
     return all;
+  }
+  // Rank 0 writes none of its tensors before the line of step 10, which with the validation before the first step is
+  // the eleventh of metrics.jsonl: by its vote of that step the save of step 9 is under way.
+  Environment held_until_step_10(const std::string& run, Environment environment) const {
+    environment["T6_HOLD_PAYLOAD"] = "11";
+    environment["T6_RECORD_CALLS"] = calls(run).string();
+    return environment;
+  }
+  fs::path calls(const std::string& run) const { return folder() / (run + ".calls"); }
+  // Whether rank 0 wrote tensors of step 9 after its last line of metrics.jsonl, and gave the save its name after that.
+  bool saved_after_the_last_line(const std::string& run) const {
+    const std::vector<std::string> all = recorded_calls(calls(run), 0);
+    const auto last = [&](const char* call, const char* path) {
+      const auto is = [&](const std::string& one) { return one.starts_with(call) && one.ends_with(path); };
+      return std::find_if(all.rbegin(), all.rend(), is);
+    };
+    const auto line = last("write ", "/metrics.jsonl");
+    const auto tensors = last("write ", "/.tmp-step-00000009/rank-00000.h5");
+    const auto name = last("rename ", "/.tmp-step-00000009");
+    EXPECT_TRUE(line != all.rend() && tensors != all.rend() && name != all.rend()) << "not recorded";
+    return name < tensors && tensors < line;
   }
   static double worst_of(const std::vector<double>& a, const std::vector<double>& b) {
     double worst = a.size() == b.size() ? 0 : 1;
@@ -132,8 +154,9 @@ TEST_F(RunRanksHeavy, ControlAResumeWithAnotherDataOrderIsFound) {
 // R8: a signal to any one rank ends all after the same step, by their vote; what is resumed goes on as if there had
 // been none.
 TEST_F(RunRanksHeavy, ASignalToOneRankStopsAllAfterTheSameStep) {
+  // Ranks that end apart wait for each other: the watchdog ends that wait.
   const Overrides endless{"train.steps=1000000", "train.max_runtime=60s", "schedule.kind=constant",
-                          "checkpoint.every=0", "evaluation.every=0"};
+                          "checkpoint.every=0",  "evaluation.every=0",    "run.watchdog=20s"};
   constexpr std::array kNumbers{SIGTERM, SIGUSR1, SIGINT};
   const int signals = figure(3, 50);
   const Philox random(31, RngPurpose::test);
@@ -167,12 +190,20 @@ TEST_F(RunRanksHeavy, ASignalToOneRankStopsAllAfterTheSameStep) {
       signals, step);
 }
 
+// R8: what comes after the vote of a step is heard with the next one, also by the rank that it came to.
+TEST_F(RunRanksHeavy, ASignalAfterTheVoteStopsAllAfterTheNextStep) {
+  const Environment late{{"T6_SIGNAL_AT", "5"}};  // by rank 0: the evaluation before the first step, and four steps
+  const Outcome outcome = drive_on(2, "run", late, {"train.steps=20", "evaluation.every=0", "run.watchdog=10s"});
+  EXPECT_EQ(outcome.code, 128 + SIGTERM) << outcome.err;
+  EXPECT_EQ(last_logged("run"), 5);
+  EXPECT_EQ(newest_step("run"), 5);
+  expect_checkpoints_intact("run");
+  measured("R8", "a signal that came to one of 2 ranks after its vote ended both after the next step");
+}
+
 // R16 in a run: a rank whose update alone was another is found at the next comparison, and by nothing else.
 TEST_F(RunRanksHeavy, ReplicasThatDivergeAreFoundWhereTheConfigAsks) {
   const Environment other_update{{"T6_POISON", "own:8:1:1:0.5"}};
-  // The save of step 9 is under way when they are compared, and gets its name.
-  Environment saving = other_update;
-  saving["T6_SLOW_PAYLOAD"] = "100";
   const Overrides steps{"train.steps=20", "train.global_batch=4"};
   Overrides checked = steps;
   for (const char* more : {"run.check_replicas=10", "checkpoint.every=9", "checkpoint.async=true"}) {
@@ -180,17 +211,62 @@ TEST_F(RunRanksHeavy, ReplicasThatDivergeAreFoundWhereTheConfigAsks) {
   }
   const Outcome good = drive_on(2, "good", {}, checked);
   EXPECT_EQ(good.code, 0) << good.err;
-  const Outcome found = drive_on(2, "found", saving, checked);
+  // The save of step 9 is under way when they are compared, and gets its name.
+  const Outcome found = drive_on(2, "found", held_until_step_10("found", other_update), checked);
   EXPECT_EQ(found.code, 5) << found.err;
   EXPECT_TRUE(contains(found.err, " of rank 1 differs")) << found.err;
   EXPECT_EQ(messages(found.err).size(), 1u) << found.err;
   EXPECT_EQ(last_logged("found"), 10);
   EXPECT_EQ(newest_step("found"), 9);
+  EXPECT_TRUE(saved_after_the_last_line("found"));
   expect_checkpoints_intact("found");
+  // Control: a save that is waited for.
+  Overrides waiting = checked;
+  waiting.back() = "checkpoint.async=false";
+  Environment recorded = other_update;
+  recorded["T6_RECORD_CALLS"] = calls("waiting").string();
+  EXPECT_EQ(drive_on(2, "waiting", recorded, waiting).code, 5);
+  EXPECT_EQ(newest_step("waiting"), 9);
+  EXPECT_FALSE(saved_after_the_last_line("waiting"));
   const Outcome unasked = drive_on(2, "unasked", other_update, steps);
   EXPECT_EQ(unasked.code, 0) << unasked.err;
   measured("R16",
            "a run with run.check_replicas: 10 on 2 ranks, one with another update in step 8, ended after step 10");
+}
+
+// R3: weights that go bad in step 10 end the run, by its evaluation or its scores; the save of step 9, which is under
+// way then, is completed.
+TEST_F(RunRanksHeavy, WhatMakesNumbersThatAreNotFiniteLosesNoSave) {
+  std::vector<std::string> tokens;
+  for (int byte = 0; byte < 256; ++byte) tokens.emplace_back(1, static_cast<char>(byte));
+  data::Tokenizer::from_tokens(tokens, "bytes").save(folder() / "bytes.tiktoken");
+  data::testing::write_file(folder() / "lambada_openai.jsonl", "{\"text\":\"the cat sees the river\"}\n");
+  const Environment bad{{"T6_POISON", "weights:10:1:1:nan"}};
+  const Overrides steps{"train.steps=20",     "train.global_batch=4",  "optimizer.zero=true",
+                        "checkpoint.every=9", "checkpoint.async=true", "model.vocab_size=320"};
+  struct Look {
+    const char *run, *message;
+    Overrides overrides;
+  };
+  const std::vector<Look> looks{{"evaluated", "the validation loss after step 10 is nan", {"evaluation.every=10"}},
+                                {"scored",
+                                 "task lambada, item 0: the model's scores are not finite",
+                                 {"evaluation.every=0", "data.tokenizer=bytes.tiktoken", "scores.tasks=[lambada]",
+                                  "scores.data=.", "scores.every=10"}}};
+  for (const Look& look : looks) {
+    SCOPED_TRACE(look.run);
+    Overrides overrides = steps;
+    overrides.insert(overrides.end(), look.overrides.begin(), look.overrides.end());
+    const Outcome outcome = drive_on(2, look.run, held_until_step_10(look.run, bad), overrides);
+    EXPECT_EQ(outcome.code, 5) << outcome.err;
+    EXPECT_TRUE(contains(outcome.err, look.message)) << outcome.err;
+    EXPECT_EQ(messages(outcome.err).size(), 1u) << outcome.err;
+    EXPECT_EQ(last_logged(look.run), 10);
+    EXPECT_EQ(newest_step(look.run), 9);
+    EXPECT_TRUE(saved_after_the_last_line(look.run));
+    expect_checkpoints_intact(look.run);
+  }
+  measured("R3", "a validation loss and scores that were no numbers ended a run on 2 ranks with the save under way");
 }
 
 }  // namespace

@@ -1,12 +1,16 @@
 #include "run_support.h"
 
+#include <sys/wait.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <chrono>
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <system_error>
 #include <thread>
 
 #include "base/rng.h"
@@ -73,6 +77,14 @@ double unigram_entropy(const std::vector<uint32_t>& ids) {
 
 void sleep_for(double seconds) {
   std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
+}
+
+bool has_ended(pid_t child) {
+  siginfo_t ended{};
+  while (::waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOHANG | WNOWAIT) != 0) {
+    if (errno != EINTR) throw std::system_error(errno, std::generic_category(), fmt::format("process {}", child));
+  }
+  return ended.si_pid != 0;
 }
 
 RunTest::RunTest() {
@@ -222,6 +234,13 @@ pid_t RanksTest::start_apart(const std::vector<std::vector<std::string>>& ranks,
   return test::start_program(mpirun().c_str(), words, folder(), environment);
 }
 
+std::vector<std::string> RanksTest::recorded_calls(const fs::path& path, int rank) {
+  std::istringstream lines(read_file(fmt::format("{}.{}", path.string(), rank)));
+  std::vector<std::string> calls;
+  for (std::string line; std::getline(lines, line);) calls.push_back(line);
+  return calls;
+}
+
 std::vector<pid_t> RanksTest::processes() const {
   std::vector<pid_t> found;
   std::error_code ignored;
@@ -254,9 +273,7 @@ void RanksTest::expect_no_process_left() const {
 bool RanksTest::wait_for_step(pid_t launcher, const std::string& run, int64_t step) const {
   const double limit = seconds_now() + 120;
   while (last_logged(run) < step) {
-    siginfo_t ended = {};
-    ::waitid(P_PID, static_cast<id_t>(launcher), &ended, WEXITED | WNOHANG | WNOWAIT);
-    if (ended.si_pid != 0 || seconds_now() > limit) return false;
+    if (has_ended(launcher) || seconds_now() > limit) return false;
     sleep_for(0.01);
   }
   return true;

@@ -35,6 +35,9 @@ double unigram_entropy(const std::vector<uint32_t>& ids);
 
 void sleep_for(double seconds);
 
+// Whether this child has ended; it stays to be waited for. std::system_error when it is no child.
+bool has_ended(pid_t child);
+
 class RunTest : public ::testing::Test {
  protected:
   static constexpr int64_t kSteps = 60, kInterval = 5;
@@ -105,6 +108,8 @@ class RanksTest : public RunTest {
   Outcome drive_on(int world, const std::string& run, const Environment& environment, const Overrides& overrides = {}) {
     return finish(start_drivers(world, run, environment, overrides));
   }
+  // What that rank recorded by T6_RECORD_CALLS=PATH, a line each: "CALL PATH".
+  static std::vector<std::string> recorded_calls(const fs::path& path, int rank);
   // By mpirun, each rank by its own words: a program and its arguments.
   pid_t start_apart(const std::vector<std::vector<std::string>>& ranks, const Environment& environment = {});
   static std::vector<std::string> train_words(const std::string& run, const Overrides& overrides);

@@ -11,9 +11,10 @@
 
 namespace t6::test {
 
-// Where a number goes bad: in the loss of a micro-batch or in the gradient, at this step (from 1) of this rank.
+// Where a number goes bad: in the loss of a micro-batch, in the gradient, or in the weights that this rank updated and
+// the others get of it (optimizer.zero), at this step (from 1) of this rank.
 struct Poison {
-  enum class In : uint8_t { loss, gradient };
+  enum class In : uint8_t { loss, gradient, weights };
   In in = In::loss;
   int64_t step = 0;  // 0: never
   int rank = 0;
@@ -23,7 +24,7 @@ struct Poison {
 };
 
 // Knows the collectives of a training step by their dtype: losses are gathered in f64, once a step; gradients are
-// summed in f32. `done`: steps before its first.
+// summed in f32, and weights gathered, after the losses. `done`: steps before its first.
 class PoisonedRank final : public dist::Communicator {
  public:
   PoisonedRank(dist::Communicator& real, std::vector<Poison> poisons, int64_t done = 0)
@@ -40,10 +41,12 @@ class PoisonedRank final : public dist::Communicator {
     real_.reduce_scatter(x);
   }
   void all_gather(const Tensor& x) override {
+    const int64_t slice = x.numel() / world();
     if (x.dtype() == DType::f64) {
-      const int64_t slice = x.numel() / world();
       spoil(Poison::In::loss, x.slice(rank() * slice, {slice}));
       ++steps_;
+    } else if (x.dtype() == DType::f32) {
+      spoil(Poison::In::weights, x.slice(rank() * slice, {slice}));
     }
     real_.all_gather(x);
   }
@@ -61,7 +64,7 @@ class PoisonedRank final : public dist::Communicator {
 
  private:
   void spoil(Poison::In in, const Tensor& x, bool told = true) {
-    const int64_t step = steps_ + 1;
+    const int64_t step = in == Poison::In::weights ? steps_ : steps_ + 1;
     for (const Poison& poison : poisons_) {
       if (poison.in != in || poison.told != told || poison.rank != rank() || poison.step == 0) continue;
       if (step < poison.step || step >= poison.step + poison.steps) continue;

@@ -2,6 +2,7 @@
 #include "train/saver.h"
 
 #include <gtest/gtest.h>
+#include <pthread.h>
 
 #include <atomic>
 #include <cerrno>
@@ -134,27 +135,68 @@ TEST_F(SaverAsync, ARankThatCannotBeginFailsTheSaveOfAll) {
   const auto no_thread = []() -> Tensor { throw std::system_error(EAGAIN, std::generic_category()); };
   for (const auto& [reason, get] : std::vector<std::pair<std::string, std::function<Tensor()>>>{
            {"out of memory", no_memory}, {std::strerror(EAGAIN), no_thread}}) {
-    const auto error = checkpoint::common_error(checkpoint::run_ranks(2, [&](const checkpoint::Peers& peers) {
-      Saver saver(folder_, {}, peers, /*asynchronous=*/true);
-      checkpoint::State state = checkpoint::part_of(model, peers.rank, 2, 17);
-      if (peers.rank == 1) state.tensors.back().get = get;
-      saver.start(1, state);
-      EXPECT_EQ(saver.step(), 1);
-      try {
-        saver.complete();
-      } catch (const Error&) {
-        EXPECT_FALSE(saver.step());
-        saver.start(2, checkpoint::part_of(model, peers.rank, 2, 17));
-        saver.complete();
-        throw;
-      }
-    }));
+    const auto error =
+        checkpoint::common_error(checkpoint::run_ranks(2, [&, get = get](const checkpoint::Peers& peers) {
+          Saver saver(folder_, {}, peers, /*asynchronous=*/true);
+          checkpoint::State state = checkpoint::part_of(model, peers.rank, 2, 17);
+          if (peers.rank == 1) state.tensors.back().get = get;
+          saver.start(1, state);
+          EXPECT_EQ(saver.step(), 1);
+          try {
+            saver.complete();
+          } catch (const Error&) {
+            EXPECT_FALSE(saver.step());
+            saver.start(2, checkpoint::part_of(model, peers.rank, 2, 17));
+            saver.complete();
+            throw;
+          }
+        }));
     ASSERT_TRUE(error) << reason;
     EXPECT_EQ(error->code(), ExitCode::io);
     EXPECT_TRUE(checkpoint::contains(error->what(), "the checkpoint of step 1 could not be saved: rank 1: " + reason))
         << error->what();
     expect_saved(2, model);
   }
+}
+
+// Threads that nobody gives a stack of a size: none of them begins, as where the system has no more of them.
+class NoThreads {
+ public:
+  NoThreads() {
+    pthread_attr_t huge;
+    EXPECT_EQ(::pthread_getattr_default_np(&before_), 0);
+    EXPECT_EQ(::pthread_getattr_default_np(&huge), 0);
+    EXPECT_EQ(::pthread_attr_setstacksize(&huge, size_t{1} << 62), 0);
+    EXPECT_EQ(::pthread_setattr_default_np(&huge), 0);
+    ::pthread_attr_destroy(&huge);
+  }
+  NoThreads(const NoThreads&) = delete;
+  NoThreads& operator=(const NoThreads&) = delete;
+  ~NoThreads() {
+    EXPECT_EQ(::pthread_setattr_default_np(&before_), 0);
+    ::pthread_attr_destroy(&before_);
+  }
+
+ private:
+  pthread_attr_t before_;
+};
+
+TEST_F(SaverAsync, AThreadThatDoesNotBeginFailsThatSaveAlone) {
+  const Model model(3);
+  Saver saver(folder_, {}, {}, /*asynchronous=*/true);
+  {
+    const NoThreads none;
+    ASSERT_THROW(std::thread([] {}).join(), std::system_error) << "the test itself";
+    saver.start(1, model.state());
+  }
+  EXPECT_EQ(saver.status(), Saver::Status::written);
+  const Error error = checkpoint::error_of([&] { saver.complete(); });
+  EXPECT_EQ(error.code(), ExitCode::io);
+  EXPECT_TRUE(checkpoint::contains(error.what(), std::strerror(EAGAIN))) << error.what();
+  EXPECT_TRUE(checkpoint::list(folder_).empty());
+  saver.start(2, model.state());
+  saver.complete();
+  expect_saved(2, model);
 }
 
 // A run that ends by an error waits for the thread; what it wrote gets no name.
