@@ -225,9 +225,10 @@ void TrainingStep::exchange_votes(const Vote& vote) {
 void TrainingStep::run(int64_t step, double lr, const NextBatch& next, const StepRequest& request) {
   T6_CHECK(unfinished() < kMaxUnfinished, "[step] {} steps are unfinished; finish() one first", unfinished());
   accumulate(next);
+  const Vote vote = request.vote ? request.vote() : Vote{};
   exchange_.finish();
   const Tensor losses = sum_of_losses();
-  exchange_votes(request.vote ? request.vote() : Vote{});
+  exchange_votes(vote);
   const double limit = options_.clip_norm > 0 ? options_.clip_norm : std::numeric_limits<double>::infinity();
   const double sum_per_mean = scale_ * static_cast<double>(losses_.numel());
   norm_and_clip_ = norm_and_clip(exchange_.sum_of_squares(), limit, options_.skip_bad ? Tensor() : norm_and_clip_,

@@ -43,7 +43,7 @@ struct Vote {
 // What a step may ask beyond the ordinary.
 struct StepRequest {
   NormLimits limits;           // a gradient norm or loss above them is not applied
-  std::function<Vote()> vote;  // called after the gradients are asked for
+  std::function<Vote()> vote;  // called after the last micro-batch, before other ranks are waited for
 };
 
 struct StepResult {
