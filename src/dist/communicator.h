@@ -8,10 +8,12 @@
 // Every failure is Error(peer) naming the operation; once one failed the run is over.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "dist/ranks.h"
@@ -51,7 +53,14 @@ class Communicator {
   virtual void wait() = 0;
 
   // The text of every rank, in their order, of any length. Waits.
-  virtual std::vector<std::string> all_gather_text(std::string_view text) = 0;
+  std::vector<std::string> all_gather_text(std::string_view text) {
+    if (on_wait_) on_wait_(true);
+    std::vector<std::string> texts = gather_text(text);
+    if (on_wait_) on_wait_(false);
+    return texts;
+  }
+  // Hears when this rank begins to wait for the texts of others (true), and when they are there.
+  void set_on_wait(std::function<void(bool waits)> on_wait) { on_wait_ = std::move(on_wait); }
 
   // For a watchdog, from any thread, while another one is inside an operation or wait().
   // What has failed so far without being asked, such as a connection that broke; empty: nothing.
@@ -60,7 +69,10 @@ class Communicator {
   virtual void abort() noexcept {}
 
  private:
+  virtual std::vector<std::string> gather_text(std::string_view text) = 0;
+
   Ranks ranks_;
+  std::function<void(bool)> on_wait_;
 };
 
 // One rank: every operation leaves things as they are.

@@ -323,6 +323,7 @@ Connection connect(const Found& found, const std::function<Beginning()>& prepare
   connection.connect_all(found, beginning);
   connection.control_->watch_over([c = connection.communicator_.get()] { return c->failure(); },
                                   [c = connection.communicator_.get()] { c->abort(); });
+  connection.communicator_->set_on_wait([c = connection.control_.get()](bool waits) { c->waits(waits); });
   return connection;
 }
 

@@ -99,6 +99,12 @@ void Control::Keeper::progress(int64_t step, const char* phase) noexcept {
   moves_.fetch_add(1, std::memory_order_release);
 }
 
+void Control::Keeper::waits(bool begins) noexcept {
+  if (begins) calls_.fetch_add(1, std::memory_order_relaxed);
+  waits_.store(begins, std::memory_order_relaxed);
+  moves_.fetch_add(1, std::memory_order_release);
+}
+
 bool Control::Keeper::say_why(ExitCode code, std::string_view text) noexcept {
   if (ranks_.world == 1) return false;
   try {
@@ -137,6 +143,9 @@ std::vector<std::string> Control::all_gather_text(std::string_view text) {
 }
 void Control::progress(int64_t step, const char* phase) noexcept {
   keeper_->progress(step, phase);
+}
+void Control::waits(bool begins) noexcept {
+  keeper_->waits(begins);
 }
 bool Control::say_why(ExitCode code, std::string_view text) noexcept {
   return keeper_->say_why(code, text);

@@ -49,6 +49,9 @@ class Control {
   // This rank came to `phase` of `step`. Cheap (a few stores): to be called several times a step, at the same places on
   // all ranks, by one thread. `phase` is a literal: it must live on, and reads as what is done there: "backward".
   void progress(int64_t step, const char* phase) noexcept;
+  // In this phase it begins to wait for all other ranks, which is a place behind the phase's own, or has done so. As
+  // often on all ranks.
+  void waits(bool begins) noexcept;
 
   // Before this rank alone ends by an error: has it said, with rank, host and step, and all others ended with its code.
   // True when it is said (throw SaidElsewhere then), false when this rank is the only one, or rank 0 is gone, and must

@@ -68,7 +68,10 @@ Report Control::Keeper::own_report(double now) {
     last_change_ = now;
   }
   const char* phase = phase_.load(std::memory_order_relaxed);
-  return {step_.load(std::memory_order_relaxed), calls_.load(std::memory_order_relaxed), phase == nullptr ? "" : phase,
+  std::string text = phase == nullptr ? "" : phase;
+  if (waits_.load(std::memory_order_relaxed))
+    text += text.empty() ? "waiting for all ranks" : ", waiting for all ranks";
+  return {step_.load(std::memory_order_relaxed), calls_.load(std::memory_order_relaxed), std::move(text),
           now - last_change_};
 }
 

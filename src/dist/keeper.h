@@ -31,6 +31,7 @@ class Control::Keeper {
   // As in Control.
   std::vector<std::string> all_gather_text(std::string_view text);
   void progress(int64_t step, const char* phase) noexcept;
+  void waits(bool begins) noexcept;
   bool say_why(ExitCode code, std::string_view text) noexcept;
   void goodbye();
   void watch_over(std::function<std::string()> failure, std::function<void()> abort);
@@ -74,9 +75,10 @@ class Control::Keeper {
   Socket wake_;  // an eventfd
   std::atomic<bool> stop_{false};
 
-  // Of progress().
+  // Of progress() and waits().
   std::atomic<int64_t> step_{-1}, calls_{0};
   std::atomic<const char*> phase_{nullptr};
+  std::atomic<bool> waits_{false};
   std::atomic<uint64_t> moves_{0};
 
   struct Shared {

@@ -112,17 +112,17 @@ class Mpi final : public Communicator {
     held_.clear();
   }
 
-  std::vector<std::string> all_gather_text(std::string_view text) override {
+  std::string failure() override { return queue_.failure(); }
+  void abort() noexcept override { give_up_after(Clock::duration::zero()); }
+
+ private:
+  std::vector<std::string> gather_text(std::string_view text) override {
     std::vector<std::string> texts;
     queue_.push([&] { texts = gather(text); });
     queue_.wait();
     return texts;
   }
 
-  std::string failure() override { return queue_.failure(); }
-  void abort() noexcept override { give_up_after(Clock::duration::zero()); }
-
- private:
   // The last owner of a GPU's tensor lets go of it in the caller's thread, at wait().
   void push(MpiOperation operation) {
     std::shared_ptr<gpu::Event> ready;

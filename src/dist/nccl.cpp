@@ -141,8 +141,6 @@ class NcclCommunicator final : public Communicator {
     require_going_on("wait");
   }
 
-  std::vector<std::string> all_gather_text(std::string_view text) override { return exchange_(text); }
-
   std::string failure() override {
     const std::lock_guard lock(life_);
     if (aborted_) return "it was given up";
@@ -167,6 +165,8 @@ class NcclCommunicator final : public Communicator {
   }
 
  private:
+  std::vector<std::string> gather_text(std::string_view text) override { return exchange_(text); }
+
   static size_t count(const Tensor& x) { return static_cast<size_t>(x.numel()); }
   size_t slice_count(const Tensor& x) const { return count(x) / static_cast<size_t>(world()); }
   void* slice(const Tensor& x) const {

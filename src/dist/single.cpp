@@ -20,9 +20,9 @@ class Single final : public Communicator {
   void send(int peer, const Tensor&) override { no_peer(peer); }
   void receive(int peer, const Tensor&) override { no_peer(peer); }
   void wait() override {}
-  std::vector<std::string> all_gather_text(std::string_view text) override { return {std::string(text)}; }
 
  private:
+  std::vector<std::string> gather_text(std::string_view text) override { return {std::string(text)}; }
   static void require(int rank) { T6_CHECK(rank == 0, "[communicator] expected rank 0 of 1, got {}", rank); }
   [[noreturn]] static void no_peer(int peer) {
     fail(ExitCode::internal, "[communicator] expected another rank, got {} in a world of 1", peer);

@@ -12,7 +12,7 @@ namespace t6::dist {
 // What a rank last said of itself.
 struct Report {
   int64_t step = -1;  // -1: before the first
-  int64_t calls = 0;  // of progress() in this step: how far in it
+  int64_t calls = 0;  // of progress() and waits() in this step: how far in it
   std::string phase;  // what it does
   double age = 0;     // seconds since it came there
   bool same_place(const Report& other) const { return step == other.step && calls == other.calls; }

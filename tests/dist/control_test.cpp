@@ -237,6 +237,29 @@ TEST(Control, SlowRanksAreNoHang) {
   for (const Ended& each : execute(run)) EXPECT_EQ(each.code, 0) << each.err;
 }
 
+// All are in the same phase, and one has not come as far in it as to wait for the others.
+TEST(Control, WhoDoesNotComeToAWaitIsNamed) {
+  const int port = free_port();
+  Processes processes;
+  processes.start(3, [&](int rank) {
+    const Ranks ranks{rank, 3, rank, 3};
+    Control control(ranks, meet({ranks, {"127.0.0.1", port}, {}, "", "n", 20}), {1.5, 0.2, {}});
+    control.progress(7, "saving");
+    for (int wait = 0; wait < 2; ++wait) {
+      if (wait == 1 && rank == 2) suffer(Fault::spin, control);
+      control.waits(true);
+      control.all_gather_text("");
+      control.waits(false);
+    }
+    control.goodbye();
+    return 0;
+  });
+  expect_end(processes.wait(20), {2}, 7, 0,
+             {"rank 2 on " + host_name(), "hangs at step 7, saving: it lives and does not go on",
+              "ranks 0, 1 arrived at step 7, saving, waiting for all ranks"},
+             1.5 + 5);
+}
+
 // Others wait for it longer than the limit, but it goes on.
 TEST(Control, WaitingForASlowRankIsNoHang) {
   const int port = free_port();

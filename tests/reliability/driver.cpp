@@ -16,6 +16,7 @@
 //   T6_SLOW_HASH=MS       every file of tensors that is hashed takes so long, and is recorded as the call "hash"
 //   T6_POISON=LIST        numbers that go bad, "loss|gradient|own|weights:STEP:RANK:STEPS:VALUE" with semicolons
 //                         between them (support/poisoned_ranks.h); own: of the gradient, after the ranks have summed it
+//   T6_STUCK=RANK:PART    a disk call of this rank on a path with PART in it never comes back; ranks are mpirun's
 //   T6_HANG=1             after SIGUSR2 no read of training data comes back: the process lives and does not go on
 //
 // What it did is recorded, a line each, for the tests to judge; of rank R of several in FILE.R:
@@ -149,7 +150,7 @@ struct Faults {
   std::atomic<uint64_t> calls = 0, metrics_writes = 0;
   uint64_t leak = number_of("T6_LEAK"), signal_at = number_of("T6_SIGNAL_AT");
   uint64_t hold_payload = rank_text().empty() || rank_text() == "0" ? number_of("T6_HOLD_PAYLOAD") : 0;
-  std::string full_in, misbehaviour = text_of("T6_MISBEHAVE");
+  std::string full_in, stuck_in, misbehaviour = text_of("T6_MISBEHAVE");
   std::vector<char*> lost;
 
   Faults() {
@@ -157,6 +158,10 @@ struct Faults {
     const char* part = std::getenv("T6_FULL_IN");
     if (part != nullptr) full_in = part;
     if (full != nullptr) std::sscanf(full, "%lu-%lu", &full_from, &full_to);
+    const std::string stuck = text_of("T6_STUCK");
+    if (const size_t colon = stuck.find(':'); colon != std::string::npos && stuck.substr(0, colon) == rank_text()) {
+      stuck_in = stuck.substr(colon + 1);
+    }
   }
 
   int operator()(DiskCall call, const std::filesystem::path& path, size_t& bytes) {
@@ -166,6 +171,7 @@ struct Faults {
       ++die_at;
     }
     if (calls == die_at) ::_exit(137);
+    while (!stuck_in.empty() && path.string().find(stuck_in) != std::string::npos) ::usleep(10'000);
     if (call == DiskCall::write && path.extension() == ".h5") hold();
     if (call != DiskCall::sync && call != DiskCall::sync_directory) {
       record("T6_RECORD_CALLS", std::string(t6::io::name_of(call)) + " " + absolute_text(path) + "\n");

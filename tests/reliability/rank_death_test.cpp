@@ -219,6 +219,35 @@ TEST_F(RunRankDeathHeavy, ARankThatLivesAndHangsEndsTheRun) {
       hangs, full_figures() ? "2 to 4" : "2", worst);
 }
 
+// A rank whose storage no longer answers, amid a save: of a run that waits for it at once, of one that saves beside the
+// training when the next save is due.
+TEST_F(RunRankDeathHeavy, ARankWhoseStorageHangsInASaveIsNamed) {
+  struct Case {
+    bool beside;
+    int victim, step;
+    const char* phase;
+  };
+  for (const Case& save : {Case{false, 1, 10, "saving a checkpoint"}, Case{true, 0, 15, "completing a checkpoint"}}) {
+    SCOPED_TRACE(save.phase);
+    const std::string run = save.beside ? "beside" : "waits";
+    const std::string file = fmt::format("{0}:.tmp-step-00000010/rank-{0:05}.h5", save.victim);
+    const Outcome outcome =
+        finish_watched(start_drivers(2, run, {{"T6_STUCK", file}},
+                                     {"train.steps=1000", "checkpoint.every=5", "evaluation.every=0", "run.watchdog=4s",
+                                      fmt::format("checkpoint.async={}", save.beside)}));
+    expect_end(outcome, {fmt::format("rank {} on {}", save.victim, host()),
+                         fmt::format("hangs at step {}, {}: it lives and does not go on", save.step, save.phase)});
+    EXPECT_TRUE(
+        contains(outcome.err, fmt::format("rank {} arrived at step {}, completing a checkpoint, waiting for all "
+                                          "ranks",
+                                          1 - save.victim, save.step)))
+        << outcome.err;
+    EXPECT_EQ(newest_step(run), 5);
+    expect_checkpoints_intact(run);
+  }
+  measured("R11", "a rank whose storage hung in a save was named, in a run that waits for it and in one that does not");
+}
+
 // Retention that reads the older checkpoints of another start takes longer than the watchdog allows, each of them less:
 // every rank hashes its file of each, one after the other.
 TEST_F(RunRankDeathHeavy, RetentionThatReadsForLongIsNoHang) {

@@ -58,11 +58,12 @@ class PoisonedRank final : public dist::Communicator {
   void send(int peer, const Tensor& x) override { real_.send(peer, x); }
   void receive(int peer, const Tensor& x) override { real_.receive(peer, x); }
   void wait() override { real_.wait(); }
-  std::vector<std::string> all_gather_text(std::string_view text) override { return real_.all_gather_text(text); }
   std::string failure() override { return real_.failure(); }
   void abort() noexcept override { real_.abort(); }
 
  private:
+  std::vector<std::string> gather_text(std::string_view text) override { return real_.all_gather_text(text); }
+
   void spoil(Poison::In in, const Tensor& x, bool told = true) {
     const int64_t step = in == Poison::In::weights ? steps_ : steps_ + 1;
     for (const Poison& poison : poisons_) {

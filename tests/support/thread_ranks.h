@@ -58,7 +58,8 @@ class ThreadRank final : public dist::Communicator {
   void receive(int, const Tensor&) override { T6_CHECK(false, "[threads] no one-way messages"); }
   void wait() override {}
 
-  std::vector<std::string> all_gather_text(std::string_view text) override {
+ private:
+  std::vector<std::string> gather_text(std::string_view text) override {
     board_.texts[static_cast<size_t>(rank())] = text;
     board_.barrier.arrive_and_wait();
     std::vector<std::string> all = board_.texts;
@@ -66,7 +67,6 @@ class ThreadRank final : public dist::Communicator {
     return all;
   }
 
- private:
   const Tensor& of(int r) const { return board_.tensors[static_cast<size_t>(r)]; }
 
   template <class Work>

@@ -35,14 +35,14 @@ class RecordingRank final : public dist::Communicator {
   void send(int, const Tensor&) override {}
   void receive(int, const Tensor&) override {}
   void wait() override { ++waits; }
-  std::vector<std::string> all_gather_text(std::string_view text) override {
-    return {std::string(text), std::string(text)};
-  }
-
   std::vector<Sent> sent;
   int waits = 0;
 
  private:
+  std::vector<std::string> gather_text(std::string_view text) override {
+    return {std::string(text), std::string(text)};
+  }
+
   void record(const Tensor& x) {
     if (x.dtype() != store_->gradient().dtype()) return;  // of sums in f64
     const auto* begin = static_cast<const float*>(store_->gradient().raw());
