@@ -59,9 +59,11 @@ MemoryEstimate estimate_memory(const Transformer& model, const MemoryOptions& op
 
   MemoryEstimate estimate;
   const int64_t size = model.parameters().storage_size();
-  const int64_t moments = divided(2 * size, options.zero ? options.world : 1) * wide;
+  // Of the masters beside a bf16 copy and the moments a rank holds its part, or all.
+  const bool copies = options.compute == DType::bf16;
+  const int64_t held = divided(size, options.zero ? options.world : 1) * wide;
   estimate.device = options.device;
-  estimate.parameters = size * (2 * wide + (options.compute == DType::bf16 ? element : 0)) + moments;
+  estimate.parameters = size * wide + (copies ? size * element + held : size * wide) + 2 * held;
   if (options.tree) estimate.held = levels(options.micro_steps) * size * wide;
   if (options.async_save) estimate.save_copy = divided(3 * model.parameters().count(), options.world) * wide;
   const int64_t scratch = std::min(options.scratch, size * wide);

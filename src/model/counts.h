@@ -29,7 +29,7 @@ struct MemoryOptions {
   bool deterministic = false;  // gradients of that attention
   bool cuda_graph = false;     // on a GPU: the micro-step is a captured graph
   int64_t world = 1;           // ranks
-  bool zero = false;           // that keep AdamW's moments together, a part each
+  bool zero = false;           // that keep AdamW's moments and f32 masters together, a part each
   int64_t micro_steps = 1;     // of a rank in a step
   bool tree = false;           // their gradients are added up as a tree
   int64_t scratch = 0;         // bytes, of the sum over ranks after the last of them

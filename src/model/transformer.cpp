@@ -30,8 +30,8 @@ Transformer::Transformer(const ModelConfig& config) : config_(config) {
   }
 }
 
-void Transformer::allocate(DType compute, Device device, int64_t multiple) {
-  store_.allocate(compute, device, multiple);
+void Transformer::allocate(DType compute, Device device, int64_t multiple, std::vector<Span> masters) {
+  store_.allocate(compute, device, multiple, std::move(masters));
   make_rope(compute, device);
 }
 

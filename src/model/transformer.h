@@ -34,7 +34,7 @@ class Transformer {
 
   // Allocates parameters (see ParameterStore) and RoPE tables for compute in f32, bf16 or f64; initialise() or a
   // checkpoint fills them.
-  void allocate(DType compute, Device device = kCpu, int64_t multiple = 1);
+  void allocate(DType compute, Device device = kCpu, int64_t multiple = 1, std::vector<Span> masters = {});
   void allocate_for_inference(DType compute, Device device = kCpu);
 
   const ModelConfig& config() const { return config_; }

@@ -108,11 +108,14 @@ Parameter& ParameterStore::declare(std::vector<ParameterView> views, const Shape
   return p;
 }
 
-void ParameterStore::allocate(DType compute, Device device, int64_t multiple) {
+void ParameterStore::allocate(DType compute, Device device, int64_t multiple, std::vector<Span> masters) {
   size_ = padded(size_, multiple);
   const DType master = accumulate_dtype(compute);
   compute_dtype_ = compute;
-  master_ = Tensor::zeros({size_}, master, device);
+  master_spans_ = compute == master || masters.empty() ? std::vector<Span>{{0, size_}} : std::move(masters);
+  int64_t held = 0;
+  for (const Span& span : master_spans_) held += span.count;
+  master_ = Tensor::zeros({held}, master, device);
   gradient_ = Tensor::zeros({size_}, master, device);
   compute_ = compute == master ? master_ : Tensor::zeros({size_}, compute, device);
   for (Parameter& p : parameters_) {
@@ -123,18 +126,36 @@ void ParameterStore::allocate(DType compute, Device device, int64_t multiple) {
 
 void ParameterStore::allocate_for_inference(DType compute, Device device) {
   compute_dtype_ = compute;
+  master_spans_ = {{0, size_}};
   master_ = compute_ = Tensor::zeros({size_}, compute, device);
   for (Parameter& p : parameters_) p.variable_ = Variable(compute_.slice(p.offset_, p.storage_shape_));
 }
 
 void ParameterStore::initialise(uint64_t seed) {
-  for_each_view(
-      [&](const Parameter& p, const ParameterView& v) { scatter(master_, p, v, draw(v, seed).to(master_.dtype())); });
-  refresh_compute();
+  for_each_view([&](const Parameter& p, const ParameterView& v) { assign(p, v, draw(v, seed)); });
 }
 
 void ParameterStore::refresh_compute() const {
-  if (compute_dtype_ != master_.dtype()) compute_.copy_from(master_);
+  if (compute_dtype_ == master_.dtype()) return;
+  int64_t at = 0;
+  for (const Span& span : master_spans_) {
+    compute_.slice(span.begin, {span.count}).copy_from(master_.slice(at, {span.count}));
+    at += span.count;
+  }
+}
+
+void ParameterStore::assign(const Parameter& parameter, const ParameterView& view, const Tensor& values) const {
+  const Tensor master = values.to(master_.dtype());
+  if (compute_dtype_ != master_.dtype()) scatter(compute_, parameter, view, master.to(compute_dtype_));
+  int64_t at = 0;
+  for (const Span& span : master_spans_) {
+    const ViewRange range = range_in(parameter, view, span.begin, span.count);
+    const Tensor held = master_.slice(at, {span.count});
+    if (range.count > 0) {
+      scatter_range(held, span.begin, parameter, view, range, master.slice(range.first, {range.count}));
+    }
+    at += span.count;
+  }
 }
 
 int64_t ParameterStore::count() const {

@@ -6,7 +6,7 @@
 //
 // The store keeps all parameters in registration order, the order of checkpoints, optimizer ranges and gradient
 // buckets, in flat buffers: master values (f32; f64 in checks), gradients (same type) and, for bf16, the copy that
-// products read.
+// products read. Beside such a copy a rank may hold the masters of some spans alone: those that it updates.
 #pragma once
 
 #include <deque>
@@ -29,6 +29,13 @@ struct Init {
   static Init zero() { return {Kind::zero, 0}; }
   static Init one() { return {Kind::one, 0}; }
   static Init uniform(double bound) { return {Kind::uniform, bound}; }
+};
+
+// Elements [begin, begin + count) of the flat buffers.
+struct Span {
+  int64_t begin = 0, count = 0;
+  int64_t end() const { return begin + count; }
+  bool operator==(const Span&) const = default;
 };
 
 struct ParameterView {
@@ -66,8 +73,9 @@ class ParameterStore {
   Parameter& declare(std::vector<ParameterView> views, const Shape& storage_shape);
 
   // Allocates zeroed buffers: masters in f32 (f64 when compute is f64), products read `compute` (f32, bf16, f64). Their
-  // size is rounded up to a multiple of `multiple`.
-  void allocate(DType compute, Device device = kCpu, int64_t multiple = 1);
+  // size is rounded up to a multiple of `multiple`. Where the compute copy is another buffer there are masters of
+  // `masters` alone, spans in order and without overlap; none: of everything.
+  void allocate(DType compute, Device device = kCpu, int64_t multiple = 1, std::vector<Span> masters = {});
   // The same for a model that is not trained: no gradients, and master() is compute(), in its dtype.
   void allocate_for_inference(DType compute, Device device = kCpu);
   // Draws every view from (seed, its name): equal names and shapes start equal in every model.
@@ -77,7 +85,8 @@ class ParameterStore {
   int64_t count() const;                          // numbers in all views, without padding
   int64_t storage_size() const { return size_; }  // elements of each flat buffer
 
-  const Tensor& master() const { return master_; }
+  const Tensor& master() const { return master_; }  // flat: of master_spans(), one behind the other
+  const std::vector<Span>& master_spans() const { return master_spans_; }
   const Tensor& gradient() const { return gradient_; }  // undefined in a model that is not trained
   const Tensor& compute() const { return compute_; }    // shares master's storage unless bf16
   DType compute_dtype() const { return compute_dtype_; }
@@ -85,9 +94,11 @@ class ParameterStore {
   void zero_gradient() const { gradient_.fill(0); }
   // Rounds the masters into the compute copy, after they were written from outside; the optimizer does so itself.
   void refresh_compute() const;
+  // Gives a view these values, in its shape and host memory: in the compute copy, and in the masters that are held.
+  void assign(const Parameter& parameter, const ParameterView& view, const Tensor& values) const;
 
-  // A view's numbers out of, or into, a flat buffer shaped like master(), wherever that is; the tensor has the view's
-  // shape and is in host memory.
+  // A view's numbers out of, or into, a whole flat buffer, wherever that is; the tensor has the view's shape and is in
+  // host memory.
   Tensor gather(const Tensor& flat, const Parameter& parameter, const ParameterView& view) const;
   void scatter(const Tensor& flat, const Parameter& parameter, const ParameterView& view, const Tensor& values) const;
 
@@ -114,6 +125,7 @@ class ParameterStore {
   std::deque<Parameter> parameters_;
   int64_t size_ = 0;
   Tensor master_, gradient_, compute_;
+  std::vector<Span> master_spans_;
   DType compute_dtype_ = DType::f32;
 };
 

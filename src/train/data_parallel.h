@@ -11,13 +11,6 @@
 
 namespace t6::train {
 
-// Elements [begin, begin + count) of the flat buffers.
-struct Span {
-  int64_t begin = 0, count = 0;
-  int64_t end() const { return begin + count; }
-  bool operator==(const Span&) const = default;
-};
-
 // The flat buffers cut into buckets, and each bucket into one slice a rank: rank r owns slice r of every bucket. Slices
 // are whole blocks of the norm's partial sums (ops/global_norm.h), so that the norm has the same bits however it is
 // cut.
@@ -45,7 +38,7 @@ struct DataParallel {
   dist::Communicator* communicator;  // outlives it
   Partition partition;
   Reduction reduction = Reduction::fast;
-  bool zero = false;  // moments, and updates, only of what a rank owns
+  bool zero = false;  // masters beside a bf16 copy, moments, and updates, only of what a rank owns
 
   // One rank.
   static DataParallel alone(const ParameterStore& store);

@@ -13,7 +13,8 @@ class AdamW {
  public:
   // Moments start at zero, in the type of the masters. The store must outlive the optimizer.
   AdamW(const ParameterStore& store, const OptimizerSection& options);
-  // Of these spans alone, in order and without overlap: all that is kept and updated.
+  // Of these spans alone, in order and without overlap: all that is kept and updated. Where the store holds masters of
+  // some spans alone, of the same.
   AdamW(const ParameterStore& store, const OptimizerSection& options, std::vector<Span> spans);
 
   // Update number `step`, counted from 1, of f32 masters, from the store's gradient times the clip factor of
@@ -30,7 +31,7 @@ class AdamW {
   // A run of the flat buffers under one weight decay.
   struct Range {
     int64_t begin, count;
-    int64_t moment;  // where its moments begin
+    int64_t master, moment;  // where its masters and moments begin
     double weight_decay;
   };
 

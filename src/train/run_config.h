@@ -179,7 +179,8 @@ struct OptimizerSection {
     v.field("weight_decay", weight_decay, "decoupled weight decay", config::range(0, 10));
     v.field("decay", decay, "what decays: matrices only, or norm weights too");
     v.field("clip_norm", clip_norm, "gradients are scaled down to this global norm; 0: never", config::range(0, 1e6));
-    v.field("zero", zero, "on several ranks: each keeps and updates its part of the AdamW state alone (ZeRO-1)");
+    v.field("zero", zero,
+            "on several ranks: each keeps and updates its part of the f32 masters and AdamW's moments alone (ZeRO-1)");
   }
   bool operator==(const OptimizerSection&) const = default;
 };

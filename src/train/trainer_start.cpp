@@ -116,12 +116,13 @@ void Trainer::prepare(std::span<const std::string> arguments) {
 }
 
 void Trainer::build_step(DType compute) {
-  model_.allocate(compute, device_, Partition::granularity(world()));
-  parallel_.emplace(
-      DataParallel{.communicator = ranks_.communicator,
-                   .partition = Partition(model_.parameters().storage_size(), world(), config_.train.bucket_mb << 20),
-                   .reduction = config_.train.reduction,
-                   .zero = config_.optimizer.zero});
+  const int64_t granularity = Partition::granularity(world());
+  parallel_.emplace(DataParallel{.communicator = ranks_.communicator,
+                                 .partition = Partition(padded(model_.parameters().storage_size(), granularity),
+                                                        world(), config_.train.bucket_mb << 20),
+                                 .reduction = config_.train.reduction,
+                                 .zero = config_.optimizer.zero});
+  model_.allocate(compute, device_, granularity, parallel_->updated());
   optimizer_.emplace(model_.parameters(), config_.optimizer, parallel_->updated());
   training_step_.emplace(model_, *optimizer_,
                          StepOptions{.micro_steps = config_.train.global_batch / (config_.train.micro_batch * world()),
@@ -262,7 +263,6 @@ void Trainer::begin_with_weights() {
   const checkpoint::Loaded loaded = dist::alike(*ranks_.communicator, [&] {
     return load_from(where, state, {.prefix = "params/"}, peers_of(*ranks_.communicator));
   });
-  model_.parameters().refresh_compute();
   facts_["weights"] = {{"path", loaded.path.string()}, {"step", loaded.step}};
   for (const char* fact : {"run", "imported", "weights"}) {
     if (loaded.facts.contains(fact)) facts_["weights"][fact] = loaded.facts[fact];

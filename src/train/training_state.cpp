@@ -134,15 +134,14 @@ std::vector<std::string> changed_keys(const RunConfig& before, const RunConfig& 
 }  // namespace
 
 checkpoint::State model_state(const ParameterStore& store) {
-  const DType held = store.master().dtype(), saved = accumulate_dtype(held);
+  const DType saved = accumulate_dtype(store.master().dtype());
   checkpoint::State state;
   store.for_each_view([&](const Parameter& p, const ParameterView& v) {
-    state.tensors.push_back(
-        {.name = "params/" + v.name,
-         .dtype = saved,
-         .shape = v.shape,
-         .get = [&store, saved, &p, &v] { return store.gather(store.master(), p, v).to(saved); },
-         .set = [&store, held, &p, &v](const Tensor& t) { store.scatter(store.master(), p, v, t.to(held)); }});
+    state.tensors.push_back({.name = "params/" + v.name,
+                             .dtype = saved,
+                             .shape = v.shape,
+                             .get = {},
+                             .set = [&store, &p, &v](const Tensor& t) { store.assign(p, v, t); }});
   });
   return state;
 }
@@ -150,7 +149,7 @@ checkpoint::State model_state(const ParameterStore& store) {
 checkpoint::State training_state(const ParameterStore& store, const AdamW& optimizer, const DataParallel& parallel) {
   const std::vector<Span> owned = saved_spans(parallel);
   checkpoint::State state;
-  add_pieces(state, store, "params/", pieces_of(store.master(), {{0, store.storage_size()}}, owned));
+  add_pieces(state, store, "params/", pieces_of(store.master(), store.master_spans(), owned));
   add_pieces(state, store, "adamw/m/", pieces_of(optimizer.first_moment(), optimizer.spans(), owned));
   add_pieces(state, store, "adamw/v/", pieces_of(optimizer.second_moment(), optimizer.spans(), owned));
   return state;
@@ -161,15 +160,14 @@ checkpoint::State training_state(const ParameterStore& store, const AdamW& optim
 }
 
 void spread_loaded(const ParameterStore& store, const AdamW& optimizer, const DataParallel& parallel) {
-  if (parallel.zero) {
-    parallel.all_gather(store.master());
-  } else if (parallel.world() > 1) {
+  if (!parallel.zero && parallel.world() > 1) {
     for (const Tensor& flat : {store.master(), optimizer.first_moment(), optimizer.second_moment()}) {
       parallel.communicator->all_gather(flat);
     }
     parallel.communicator->wait();
   }
   store.refresh_compute();
+  if (parallel.zero) parallel.all_gather(store.compute());
 }
 
 void require_manifest_fits(const checkpoint::State& state, const DataParallel& parallel,

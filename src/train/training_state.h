@@ -15,8 +15,8 @@
 
 namespace t6::train {
 
-// params/<name> of the masters, without padding; whole, for loading a model to evaluate or to generate with, which may
-// be allocated for inference: what is loaded is then rounded to its dtype.
+// params/<name>, without padding, whole; for loading alone: a model to train, to evaluate or to generate with, which may
+// be allocated for inference: what is loaded is then rounded to its dtype. Compute copies are filled, too.
 checkpoint::State model_state(const ParameterStore& store);
 
 // Of that and of adamw/m/<name>, adamw/v/<name> this rank's share: with a sharded optimizer what it owns,
@@ -25,7 +25,7 @@ checkpoint::State training_state(const ParameterStore& store, const AdamW& optim
 checkpoint::State training_state(const ParameterStore& store, const AdamW& optimizer);  // of one rank: everything
 
 // After training_state() was loaded on every rank: what each of them keeps of the others' parts, and the copy that
-// products read.
+// products read, of all.
 void spread_loaded(const ParameterStore& store, const AdamW& optimizer, const DataParallel& parallel);
 
 // Error(usage), alike on all ranks, when a checkpoint of these states, each rank's own, would be cut into more parts

@@ -77,8 +77,8 @@ TEST(Memory, CudnnWorksInWhatItsFrontendAsksFor) {
   EXPECT_EQ(workspace(), 0);
 }
 
-// Of 18 bytes a parameter in bf16, the 8 of the moments are shared.
-TEST(Memory, MomentsAreSharedAmongRanks) {
+// Of 18 bytes a parameter in bf16, the 12 of moments and masters are shared; where products read the masters, 8 of 16.
+TEST(Memory, WhatTheOptimizerHoldsIsSharedAmongRanks) {
   const Transformer model(config_of(0, 0));
   MemoryOptions options{.compute = DType::bf16};
   const int64_t size = model.parameters().storage_size();
@@ -86,7 +86,9 @@ TEST(Memory, MomentsAreSharedAmongRanks) {
   options.world = 4;
   EXPECT_EQ(estimate_memory(model, options).parameters, size * 18);
   options.zero = true;
-  EXPECT_EQ(estimate_memory(model, options).parameters, size * 12);
+  EXPECT_EQ(estimate_memory(model, options).parameters, size * 9);
+  options.compute = DType::f32;
+  EXPECT_EQ(estimate_memory(model, options).parameters, size * 10);
 }
 
 }  // namespace

@@ -103,12 +103,19 @@ TEST_F(RunRanksHeavy, LossesAreThoseOfOneRank) {
 
 // R12: the same tokens, and by a tree the same bits, whatever the number of ranks after each resume.
 TEST_F(RunRanksHeavy, ResumesOnAnotherNumberOfRanksBitForBit) {
-  const Overrides tree{"train.reduction=tree", "train.steps=40", "schedule.kind=constant"};
-  ASSERT_EQ(train_on(1, "reference", tree).code, 0);
-  train_on_1_2_4_and_1("run", 40, tree);
-  ASSERT_FALSE(HasFailure());
-  EXPECT_EQ(training_lines("run"), training_lines("reference"));
-  measured("R12", "1, 2, 4 and 1 ranks after each other, on 2 with optimizer.zero: 40 steps with the bits of one rank");
+  for (const std::string precision : {"f32", "bf16"}) {
+    SCOPED_TRACE(precision);
+    const Overrides tree{"train.reduction=tree", "train.steps=40", "schedule.kind=constant",
+                         "train.precision=" + precision};
+    const std::string run = "run-" + precision, reference = "reference-" + precision;
+    ASSERT_EQ(train_on(1, reference, tree).code, 0);
+    train_on_1_2_4_and_1(run, 40, tree);
+    ASSERT_FALSE(HasFailure());
+    EXPECT_EQ(training_lines(run), training_lines(reference));
+  }
+  measured("R12",
+           "1, 2, 4 and 1 ranks after each other, on 2 with optimizer.zero, in f32 and in bf16: 40 steps with the bits "
+           "of one rank");
 }
 
 // R12: without the tree the sums are rounded otherwise, and no more than that.

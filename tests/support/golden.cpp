@@ -49,10 +49,8 @@ Tensor Golden::micro_batch(const std::string& dataset, int64_t step, int64_t mic
 void Golden::load_parameters(Transformer& model) const {
   ParameterStore& store = model.parameters();
   store.for_each_view([&](const Parameter& p, const ParameterView& v) {
-    const Tensor stored = Tensor::from<double>(v.shape, values("params/" + v.name));
-    store.scatter(store.master(), p, v, stored.to(store.master().dtype()));
+    store.assign(p, v, Tensor::from<double>(v.shape, values("params/" + v.name)));
   });
-  store.refresh_compute();
 }
 
 }  // namespace t6::test

@@ -31,9 +31,8 @@ inline void fill_random(Transformer& model, uint64_t seed = 5, double spread = 1
     std::vector<double> values(static_cast<size_t>(v.shape.numel()));
     for (size_t i = 0; i < values.size(); ++i)
       values[i] = (rng.uniform(i) - 0.5) * spread + (p.is_matrix() ? 0.0 : 1.0);
-    store.scatter(store.master(), p, v, Tensor::from<double>(v.shape, values).to(store.master().dtype()));
+    store.assign(p, v, Tensor::from<double>(v.shape, values));
   });
-  store.refresh_compute();
 }
 
 inline void allocate_random(Transformer& model, DType dtype, uint64_t seed = 5, Device device = kCpu) {

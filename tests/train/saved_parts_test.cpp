@@ -20,13 +20,17 @@ ModelConfig wide_model() {
 
 // A model and its moments on one of several ranks, with the smallest buckets.
 struct Replica {
-  Replica(dist::Communicator& communicator, bool zero, uint64_t seed) : model(wide_model()) {
-    model.allocate(DType::f32, kCpu, Partition::granularity(communicator.world()));
+  Replica(dist::Communicator& communicator, bool zero, uint64_t seed, DType compute = DType::f32)
+      : model(wide_model()) {
+    const int world = communicator.world();
+    const int64_t granularity = Partition::granularity(world);
+    parallel.emplace(
+        DataParallel{.communicator = &communicator,
+                     .partition = Partition(padded(model.parameters().storage_size(), granularity), world, 1),
+                     .reduction = Reduction::fast,
+                     .zero = zero});
+    model.allocate(compute, kCpu, granularity, parallel->updated());
     test::fill_random(model, seed);
-    parallel.emplace(DataParallel{.communicator = &communicator,
-                                  .partition = Partition(model.parameters().storage_size(), communicator.world(), 1),
-                                  .reduction = Reduction::fast,
-                                  .zero = zero});
     optimizer.emplace(model.parameters(), OptimizerSection{}, parallel->updated());
     optimizer->first_moment().fill(static_cast<double>(seed));
   }
@@ -64,25 +68,29 @@ TEST(SavedParts, AreOneStretchWithoutAShardedOptimizer) {
 }
 
 TEST(SavedParts, AreWholeOnEveryRankAfterLoading) {
-  for (const bool zero : {false, true}) {
+  for (const auto& [zero, compute] : {std::pair(false, DType::f32), std::pair(true, DType::f32),
+                                      std::pair(false, DType::bf16), std::pair(true, DType::bf16)}) {
+    SCOPED_TRACE(fmt::format("zero {}, {}", zero, name_of(compute)));
     std::mutex mutex;
     std::map<std::pair<std::string, int64_t>, Tensor> saved;
-    test::on_ranks(3, [&](const std::shared_ptr<dist::Communicator>& communicator) {
-      const Replica replica(*communicator, zero, 5);
+    test::on_ranks(3, [&, zero = zero, compute = compute](const std::shared_ptr<dist::Communicator>& communicator) {
+      const Replica replica(*communicator, zero, 5, compute);
       const std::lock_guard lock(mutex);
       for (const checkpoint::TensorRef& ref : replica.state().tensors) {
         if (ref.size() == 0) continue;
+        EXPECT_EQ(ref.dtype, DType::f32);
         EXPECT_TRUE(saved.emplace(std::pair(ref.name, ref.begin), ref.get().clone()).second);
       }
     });
-    test::on_ranks(3, [&](const std::shared_ptr<dist::Communicator>& communicator) {
-      const Replica expected(*communicator, zero, 5), loaded(*communicator, zero, 6);
+    test::on_ranks(3, [&, zero = zero, compute = compute](const std::shared_ptr<dist::Communicator>& communicator) {
+      const Replica expected(*communicator, zero, 5, compute), loaded(*communicator, zero, 6, compute);
       for (const checkpoint::TensorRef& ref : loaded.state().tensors) {
         if (ref.size() > 0) ref.set(saved.at({ref.name, ref.begin}));
       }
       spread_loaded(loaded.model.parameters(), *loaded.optimizer, *loaded.parallel);
       EXPECT_EQ(loaded.model.parameters().compute().to_doubles(), expected.model.parameters().compute().to_doubles());
-      loaded.model.parameters().for_each_view([&](const Parameter& p, const ParameterView& v) {
+      EXPECT_EQ(loaded.model.parameters().master().to_doubles(), expected.model.parameters().master().to_doubles());
+      loaded.model.parameters().for_each_view([&, zero = zero](const Parameter& p, const ParameterView& v) {
         if (zero) return;
         const ParameterStore& store = loaded.model.parameters();
         const std::vector<double> m = store.gather(loaded.optimizer->first_moment(), p, v).to_doubles();
@@ -90,6 +98,30 @@ TEST(SavedParts, AreWholeOnEveryRankAfterLoading) {
       });
     });
   }
+}
+
+// Beside a bf16 copy a rank of a sharded optimizer holds the masters that it updates, which start as everywhere.
+TEST(SavedParts, MastersOfAShardedOptimizerAreThoseThatItUpdates) {
+  Transformer whole(wide_model());
+  whole.allocate(DType::bf16);
+  whole.parameters().initialise(9);
+  test::on_ranks(3, [&](const std::shared_ptr<dist::Communicator>& communicator) {
+    Replica replica(*communicator, true, 5, DType::bf16);
+    ParameterStore& store = replica.model.parameters();
+    store.initialise(9);
+    EXPECT_EQ(store.master_spans(), replica.parallel->partition.owned(communicator->rank()));
+    EXPECT_EQ(store.master().numel() * 3, store.storage_size());
+    const Tensor all = whole.parameters().compute(), masters = whole.parameters().master();
+    EXPECT_EQ(store.compute().slice(0, all.shape()).to_doubles(), all.to_doubles());
+    int64_t at = 0;
+    for (const Span& span : store.master_spans()) {
+      const int64_t count = std::min(span.count, std::max<int64_t>(0, masters.numel() - span.begin));  // less padding
+      if (count > 0) {
+        EXPECT_EQ(store.master().slice(at, {count}).to_doubles(), masters.slice(span.begin, {count}).to_doubles());
+      }
+      at += span.count;
+    }
+  });
 }
 
 TEST(SavedParts, TooManyAreRefusedWithTheBucketThatWouldDo) {

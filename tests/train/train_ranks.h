@@ -65,12 +65,13 @@ inline ModelConfig wide_model(AttentionKind kind) {
 inline TrainedRank train_rank(const Shares& shares, dist::Communicator& communicator, int64_t steps) {
   Transformer model(wide_model(shares.kind));
   const int64_t size = model.parameters().storage_size();
-  model.allocate(shares.compute, shares.device, train::Partition::granularity(shares.world));
-  model.parameters().initialise(5);
+  const int64_t granularity = train::Partition::granularity(shares.world);
   const train::DataParallel parallel{.communicator = &communicator,
-                                     .partition = train::Partition(model.parameters().storage_size(), shares.world, 1),
+                                     .partition = train::Partition(padded(size, granularity), shares.world, 1),
                                      .reduction = shares.reduction,
                                      .zero = shares.zero};
+  model.allocate(shares.compute, shares.device, granularity, parallel.updated());
+  model.parameters().initialise(5);
   T6_CHECK(shares.world == 1 || parallel.partition.buckets().size() > 2, "the model has too few buckets");
   train::AdamW optimizer(model.parameters(), OptimizerSection{}, parallel.updated());
   const int64_t micro_steps = shares.global / (shares.world * shares.merged);
@@ -87,7 +88,6 @@ inline TrainedRank train_rank(const Shares& shares, dist::Communicator& communic
     trained.losses.push_back(result.loss);
     trained.norms.push_back(result.grad_norm);
   }
-  // The masters of other ranks' parts are not kept up to date by a sharded optimizer in bf16.
   trained.weights = model.parameters().compute().to_doubles();
   trained.weights.resize(static_cast<size_t>(size));  // without the padding, which differs
   return trained;
