@@ -230,7 +230,8 @@ Hdf5Layout read_hdf5_layout(const io::File& file) {
     // Started, and in no other thread's hands, before the process forks.
     const hdf5::Guard guarded = hdf5::guard();
     hdf5::start();
-    read = run_in_child([&] { return Walk(file).told(); }, {.processor_seconds = 2 + static_cast<int>(bytes >> 30)});
+    read = run_in_child([&] { return Walk(file).told(); }, {.memory_bytes = (uint64_t{256} << 20) + bytes / 16,
+                                                            .processor_seconds = 1 + static_cast<int>(bytes >> 28)});
   }
   const std::string path = file.path().string();
   if (!read.failure.empty()) {

@@ -4,6 +4,7 @@
 #include <csignal>
 #include <cstdio>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/format.h"
 #include "base/io.h"
@@ -184,11 +185,13 @@ dist::ConnectOptions connect_options(const RunConfig& config, const dist::Ranks&
   return options;
 }
 
-int train_rank(const Options& options, const RunConfig& config, dist::Connection& ranks, Device device) {
+int train_rank(const Options& options, const RunConfig& config, dist::Connection& ranks, Device device,
+               double started) {
   ranks.require_same("config", to_yaml(config), "give every rank the same files and overrides");
   require_same_build(ranks);
-  train::Trainer trainer(config, options.context->arguments,  // takes signals until the result is said
-                         {.communicator = &ranks.communicator(), .control = &ranks.control(), .gpu = device.index});
+  train::Trainer trainer(
+      config, options.context->arguments,  // takes signals until the result is said
+      {.communicator = &ranks.communicator(), .control = &ranks.control(), .gpu = device.index, .started = started});
   const train::TrainResult result = trainer.run();
   if (ranks.ranks().rank == 0) {
     const std::string text = describe_result(result, config);
@@ -199,6 +202,7 @@ int train_rank(const Options& options, const RunConfig& config, dist::Connection
 }
 
 int run(const Options& options) {
+  const double started = steady_seconds();
   const dist::Found found = dist::discover(options.ranks);
   if (options.dry_run) {
     if (found.ranks.rank == 0) print_dry_run(options.config.load(), found.ranks);
@@ -213,7 +217,7 @@ int run(const Options& options) {
     device = train::choose_device(config.run.device, "run.device: cuda", found.ranks);
     return {device, connect_options(config, found.ranks)};
   });
-  return ranks.run([&] { return train_rank(options, config, ranks, device); });
+  return ranks.run([&] { return train_rank(options, config, ranks, device, started); });
 }
 
 }  // namespace

@@ -16,6 +16,7 @@ using hdf5::Handle;
 using hdf5::last_error;
 
 constexpr size_t kMaxStringAttribute = 4096;
+constexpr uint64_t kReaderMemory = uint64_t{256} << 20;
 
 class Reader {
  public:
@@ -254,7 +255,8 @@ Hdf5Tokens open_hdf5_tokens(const io::File& file) {
   // Started, and in no other thread's hands, before the process forks.
   const hdf5::Guard guarded = hdf5::guard();
   hdf5::start();
-  const ChildResult read = run_in_child([&] { return to_told(read_hdf5_tokens(file)); }, {.processor_seconds = 2});
+  const ChildResult read = run_in_child([&] { return to_told(read_hdf5_tokens(file)); },
+                                        {.memory_bytes = kReaderMemory, .processor_seconds = 1});
   if (!read.failure.empty()) {
     fail(ExitCode::data,
          "token shard {}: the HDF5 library could not read it; tried in a process of its own, {}. It is damaged, or "

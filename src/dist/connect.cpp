@@ -217,10 +217,15 @@ void Connection::connect_gpus(Device device, const ConnectOptions& options) {
     communicator_ = std::move(starter_);
     return;
   }
+  // NCCL's id, and texts later on, by MPI where the ranks met by it.
+  std::function<std::vector<std::string>(std::string_view)> exchange;
+  if (starter_ != nullptr) {
+    exchange = [mpi = starter_.get()](std::string_view text) { return mpi->all_gather_text(text); };
+  } else {
+    exchange = [control = control_.get()](std::string_view text) { return control->all_gather_text(text); };
+  }
   try {
-    communicator_ = nccl(
-        ranks_, device, [control = control_.get()](std::string_view text) { return control->all_gather_text(text); },
-        options.repeatable);
+    communicator_ = nccl(ranks_, device, std::move(exchange), options.repeatable);
   } catch (const Error& error) {
     if (error.code() == ExitCode::usage) fail_together(ExitCode::usage, error.what());  // it is on all ranks
     throw;

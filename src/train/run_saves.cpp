@@ -46,7 +46,8 @@ void RunSaves::save(int64_t step, bool last, const std::function<checkpoint::Sta
   if (last || !options_.async) complete(last);
 }
 
-void RunSaves::complete_if_written(std::span<const Vote> votes) {
+void RunSaves::complete_if_written(int64_t step, std::span<const Vote> votes) {
+  if (!saver_.step() || step <= *saver_.step()) return;
   const auto written = [](const Vote& vote) { return vote.saving == static_cast<int32_t>(Saver::Status::written); };
   const bool all_have_written = communicator_.world() == 1 ? saver_.status() == Saver::Status::written
                                                            : std::all_of(votes.begin(), votes.end(), written);

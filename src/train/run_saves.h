@@ -37,8 +37,9 @@ class RunSaves {
   // fails leaves the older checkpoints and lets the run go on: Error(io) after three in a row, and where the last one
   // of the run fails. The loss log reaches the disk before the checkpoint gets its name.
   void save(int64_t step, bool last, const std::function<checkpoint::State()>& state);
-  // Gives the checkpoint under way its name once all ranks voted that their files are written. Errors as save().
-  void complete_if_written(std::span<const Vote> votes);
+  // Gives the checkpoint under way its name once all ranks voted, in a step after it was begun, that their files are
+  // written. Errors as save().
+  void complete_if_written(int64_t step, std::span<const Vote> votes);
   // Waits for the checkpoint under way. Errors as save().
   void complete(bool last = false);
 

@@ -122,6 +122,7 @@ StepMetrics Trainer::finish_step() {
   unfinished_.pop_front();
   const StepResult result = training_step_->finish();
   votes_ = result.votes;
+  votes_step_ = step.step;
   position_.consumed = {};
   for (const Vote& vote : votes_) position_.consumed.add(vote.consumed);
   const SpikeVerdict verdict = judge(step.step, result);
@@ -161,7 +162,11 @@ void Trainer::record_algorithms() {
   if (!device_.is_cuda()) return;
   Json& list = environment_["matmul_algorithms"] = Json::array();
   for (const MatmulAlgorithm& algorithm : matmul_algorithms()) list.push_back(to_string(algorithm));
-  folder_->write_environment(environment_);
+  try {
+    folder_->write_environment(environment_);
+  } catch (const Error& error) {
+    log::warn("the algorithms of products are not recorded: {}", error.what());
+  }
 }
 
 void Trainer::report(const StepMetrics& metrics) {
@@ -278,13 +283,23 @@ std::string Trainer::out_of_memory(const gpu::OutOfMemory& error) const {
   return fmt::format("{}; {}", error.what(), what_would_fit(model_, config_, device_, usable, world()));
 }
 
+// Of a run that ends for another reason, which a save that fails does not take the place of.
+void Trainer::complete_last_save() {
+  try {
+    saves_->complete();
+  } catch (const Error& error) {
+    if (error.code() != ExitCode::io) throw;
+    if (is_root()) log::error("{}", error.what());
+  }
+}
+
 TrainResult Trainer::run() {
   logged([this] {
     try {
       train();
     } catch (const Error& error) {
       // All ranks have such an error, and what they were saving is of an earlier step, which is whole.
-      if (error.code() == ExitCode::numeric) saves_->complete();
+      if (error.code() == ExitCode::numeric) complete_last_save();
       throw;
     }
   });
@@ -312,7 +327,7 @@ void Trainer::train() {
     const bool look = check || evaluation_due(position_.step) || scores_due(position_.step) ||
                       due(config_.checkpoint.every, position_.step);
     finish_steps(look || detector_.decides() || device_.is_cpu() ? 0 : 1);
-    saves_->complete_if_written(votes_);
+    saves_->complete_if_written(votes_step_, votes_);
     if (check) require_equal_replicas(model_.parameters(), *optimizer_, *parallel_, position_.step);
     if (evaluation_due(position_.step)) evaluate();
     if (scores_due(position_.step)) score();

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "checkpoint/checkpoint.h"
 #include "data/loader.h"
@@ -49,8 +50,9 @@ int exit_code(const TrainResult& result);
 // The ranks of a run; what it points at outlives the trainer.
 struct Together {
   dist::Communicator* communicator;
-  dist::Control* control = nullptr;  // hears of progress when there is one
-  int gpu = 0;                       // which one this rank takes, where it takes one
+  dist::Control* control = nullptr;   // hears of progress when there is one
+  int gpu = 0;                        // which one this rank takes, where it takes one
+  double started = steady_seconds();  // train.max_runtime counts from here: before the ranks met
 };
 
 class Trainer {
@@ -95,6 +97,7 @@ class Trainer {
   void score();
   void require_finite_parameters();
   void save(bool last);
+  void complete_last_save();
   void progress(const char* phase) const;
   bool is_root() const { return ranks_.communicator->is_root(); }
   int world() const { return ranks_.communicator->world(); }
@@ -144,6 +147,7 @@ class Trainer {
   int64_t begun_step_ = 0;  // whose work is under way: the last one begun, with what follows it until the next
   std::deque<Unfinished> unfinished_;
   std::vector<Vote> votes_;  // of the last step finished
+  int64_t votes_step_ = 0;   // that step
   double last_finish_ = 0;
   std::optional<int64_t> resumed_from_;
   Json environment_;  // env.json

@@ -50,7 +50,7 @@ Trainer::Trainer(const RunConfig& config, std::span<const std::string> arguments
     : config_(checked(config, *ranks.communicator)),
       ranks_(ranks),
       paths_{config.run.dir},
-      started_(steady_seconds()),
+      started_(ranks.started),
       loop_started_(started_),
       model_(config.model),
       detector_(config.spikes) {

@@ -7,8 +7,8 @@
 //   T6_FULL=A-B           after A attempts to write to metrics.jsonl and until B have been made the disk is full: every
 //                         write and every new file fails
 //   T6_FULL_IN=PART       only where PART is in the path
-//   T6_HOLD_PAYLOAD=N     rank 0 writes nothing to a file of tensors before it has written N lines of metrics.jsonl;
-//                         20 s later it does
+//   T6_HOLD_PAYLOAD=A-B   after A lines of metrics.jsonl rank 0 writes nothing to a file of tensors before it has
+//                         written B; 20 s later it does
 //   T6_FREE_BYTES=N       what the file system says is free
 //   T6_SIGNAL_AT=N        SIGTERM comes while line N of metrics.jsonl is written, which is after that step's vote
 //   T6_SPIN=RANK:OFFSET   the second time that a rank reads at this place of a file val_*.bin it never comes back;
@@ -149,7 +149,7 @@ struct Faults {
   uint64_t full_from = 0, full_to = 0;
   std::atomic<uint64_t> calls = 0, metrics_writes = 0;
   uint64_t leak = number_of("T6_LEAK"), signal_at = number_of("T6_SIGNAL_AT");
-  uint64_t hold_payload = rank_text().empty() || rank_text() == "0" ? number_of("T6_HOLD_PAYLOAD") : 0;
+  uint64_t hold_from = 0, hold_to = 0;
   std::string full_in, stuck_in, misbehaviour = text_of("T6_MISBEHAVE");
   std::vector<char*> lost;
 
@@ -158,7 +158,8 @@ struct Faults {
     const char* part = std::getenv("T6_FULL_IN");
     if (part != nullptr) full_in = part;
     if (full != nullptr) std::sscanf(full, "%lu-%lu", &full_from, &full_to);
-    const std::string stuck = text_of("T6_STUCK");
+    const std::string held = text_of("T6_HOLD_PAYLOAD"), stuck = text_of("T6_STUCK");
+    if (rank_text().empty() || rank_text() == "0") std::sscanf(held.c_str(), "%lu-%lu", &hold_from, &hold_to);
     if (const size_t colon = stuck.find(':'); colon != std::string::npos && stuck.substr(0, colon) == rank_text()) {
       stuck_in = stuck.substr(colon + 1);
     }
@@ -184,8 +185,9 @@ struct Faults {
   }
 
   void hold() {
-    for (int ms = 0; metrics_writes < hold_payload && ms < 20'000; ++ms) ::usleep(1000);
-    hold_payload = 0;
+    if (metrics_writes < hold_from) return;
+    for (int ms = 0; metrics_writes < hold_to && ms < 20'000; ++ms) ::usleep(1000);
+    hold_to = 0;
   }
 
   void on_step() {

@@ -107,6 +107,16 @@ class MultiGpuRuns : public RunTest {
   }
 };
 
+// After the first step env.json is written again, with the algorithms of products.
+TEST_F(MultiGpuRuns, AFullDiskAfterTheFirstStepEndsNoRun) {
+  std::vector<std::string> words = launch_words(1, "run", {});
+  words.erase(words.begin(), words.begin() + 4);
+  const Outcome outcome =
+      finish(test::start_program(T6_DRIVER, words, folder(), {{"T6_FULL", "1-1000"}, {"T6_FULL_IN", "env.json"}}));
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_TRUE(contains(outcome.err, "the algorithms of products are not recorded")) << outcome.err;
+}
+
 TEST_F(MultiGpuRuns, LossesAreThoseOfOneRank) {
   train_on(1, "one");
   train_on(2, "sharded", {"optimizer.zero=true"});

@@ -61,7 +61,7 @@ class RunRanksHeavy : public RanksTest {
   // Rank 0 writes none of its tensors before the line of step 10, which with the validation before the first step is
   // the eleventh of metrics.jsonl: by its vote of that step the save of step 9 is under way.
   Environment held_until_step_10(const std::string& run, Environment environment) const {
-    environment["T6_HOLD_PAYLOAD"] = "11";
+    environment["T6_HOLD_PAYLOAD"] = "0-11";
     environment["T6_RECORD_CALLS"] = calls(run).string();
     return environment;
   }
@@ -208,6 +208,27 @@ TEST_F(RunRanksHeavy, ASignalAfterTheVoteStopsAllAfterTheNextStep) {
   measured("R8", "a signal that came to one of 2 ranks after its vote ended both after the next step");
 }
 
+// R9: whoever is out of time stops all after the same step; the time before the ranks met counts.
+TEST_F(RunRanksHeavy, MaxRuntimeStopsAllAfterTheSameStep) {
+  const Overrides limited{"train.steps=1000000", "train.max_runtime=4s", "schedule.kind=constant", "checkpoint.every=0",
+                          "evaluation.every=0"};
+  const Outcome outcome = train_on(2, "run", limited);
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(last_logged("run"), newest_step("run"));
+  expect_checkpoints_intact("run");
+
+  std::vector<std::string> rank{T6_PROGRAM};
+  const std::vector<std::string> words = train_words("late", limited);
+  rank.insert(rank.end(), words.begin(), words.end());
+  std::vector<std::string> late{"/bin/sh", "-c", "sleep 5; exec \"$0\" \"$@\""};
+  late.insert(late.end(), rank.begin(), rank.end());
+  const Outcome waited = finish(start_apart({rank, late}));
+  EXPECT_EQ(waited.code, 0) << waited.err;
+  EXPECT_EQ(newest_step("late"), 1);
+  measured("R9",
+           "2 ranks with max_runtime ended after the same step, saved; after the first one where a rank came late");
+}
+
 // R16 in a run: a rank whose update alone was another is found at the next comparison, and by nothing else.
 TEST_F(RunRanksHeavy, ReplicasThatDivergeAreFoundWhereTheConfigAsks) {
   const Environment other_update{{"T6_POISON", "own:8:1:1:0.5"}};
@@ -274,6 +295,24 @@ TEST_F(RunRanksHeavy, WhatMakesNumbersThatAreNotFiniteLosesNoSave) {
     expect_checkpoints_intact(look.run);
   }
   measured("R3", "a validation loss and scores that were no numbers ended a run on 2 ranks with the save under way");
+}
+
+// R14: the run ends as one whose numbers are none, also where the save under way, of step 9, is the third in a row that
+// gets no manifest.
+TEST_F(RunRanksHeavy, NumbersThatAreNotFiniteEndARunWhoseSavesFail) {
+  const Environment bad{{"T6_POISON", "weights:10:1:1:nan"},
+                        {"T6_HOLD_PAYLOAD", "10-11"},
+                        {"T6_FULL", "0-1000"},
+                        {"T6_FULL_IN", "manifest.json"}};
+  const Outcome outcome =
+      drive_on(2, "run", bad,
+               {"train.steps=20", "train.global_batch=4", "optimizer.zero=true", "checkpoint.every=3",
+                "checkpoint.async=true", "evaluation.every=10", "model.vocab_size=320"});
+  EXPECT_EQ(outcome.code, 5) << outcome.err;
+  EXPECT_TRUE(contains(outcome.err, "the validation loss after step 10 is nan")) << outcome.err;
+  EXPECT_TRUE(contains(outcome.err, "(2 of 3 failures in a row end the run)")) << outcome.err;
+  EXPECT_TRUE(contains(outcome.err, "the run ends at step 9, which could not be saved")) << outcome.err;
+  EXPECT_EQ(last_logged("run"), 10);
 }
 
 }  // namespace
