@@ -10,6 +10,7 @@
 #include "base/build_info.h"
 #include "base/error.h"
 #include "cli/app.h"
+#include "tensor/gpu.h"
 
 namespace {
 
@@ -36,6 +37,11 @@ int main(int argc, char** argv) {
     return static_cast<int>(error.code());
   } catch (const t6::Error& error) {
     return error.code() == t6::ExitCode::internal ? report_bug(error.what()) : report(error.what(), error.code());
+  } catch (const t6::gpu::OutOfMemory& error) {
+    return report(fmt::format("{}. Take a smaller train.micro_batch, --batch or --context, or train.recompute (qkv for "
+                              "tpa kinds, attention, block); t6 info and t6 train --dry-run estimate what is needed",
+                              error.what()),
+                  t6::ExitCode::io);
   } catch (const std::bad_alloc&) {
     return report(
         "out of memory. For training, make train.micro_batch smaller, set train.recompute to qkv (tpa kinds), "

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/progress.h"
+#include "tensor/gpu.h"
 
 namespace t6::train {
 
@@ -28,6 +29,7 @@ std::vector<data::Window> evaluation_windows(const data::ShardSet& shards, const
 
 Evaluation evaluate(const Transformer& model, const data::ShardSet& shards, std::span<const data::Window> windows,
                     int64_t batch, dist::Communicator& communicator, const std::function<void(const char*)>& on_phase) {
+  const gpu::Range range("evaluation");
   const NoGrad no_grad;
   const int64_t window = model.config().context;
   const auto size = static_cast<size_t>(batch);

@@ -137,14 +137,19 @@ TrainingStep::TrainingStep(const Transformer& model, AdamW& optimizer, const Ste
 TrainingStep::~TrainingStep() = default;
 
 void TrainingStep::forward_backward(const MicroBatch& batch) {
-  const Variable loss = model_.loss(batch.tokens, batch.targets, scale_, options_.recompute);
+  const Variable loss = [&] {
+    const gpu::Range range("forward");
+    return model_.loss(batch.tokens, batch.targets, scale_, options_.recompute);
+  }();
   loss_.copy_from(loss.value());
+  const gpu::Range range("backward");
   backward(loss);
 }
 
 // The first micro-step runs as it is: products choose their algorithms, buffers grow. From then on all are the same,
 // but for the last one where others wait for its gradients.
 void TrainingStep::micro_step(int64_t index, const MicroBatch& batch) {
+  const gpu::Range range("micro-step");
   const bool last = index == options_.micro_steps - 1;
   if (last) exchange_.begin();
   const Device device = loss_.device();
@@ -233,7 +238,10 @@ void TrainingStep::run(int64_t step, double lr, const NextBatch& next, const Ste
   const double sum_per_mean = scale_ * static_cast<double>(losses_.numel());
   norm_and_clip_ = norm_and_clip(exchange_.sum_of_squares(), limit, options_.skip_bad ? Tensor() : norm_and_clip_,
                                  losses, {.norm = request.limits.norm, .loss = request.limits.loss * sum_per_mean});
-  optimizer_.step(step, lr, norm_and_clip_);
+  {
+    const gpu::Range range("optimizer");
+    optimizer_.step(step, lr, norm_and_clip_);
+  }
   if (parallel_.zero) parallel_.all_gather(model_.parameters().compute());
   results_[static_cast<size_t>(run_++ % kMaxUnfinished)]->fetch(losses, norm_and_clip_, votes_);
 }

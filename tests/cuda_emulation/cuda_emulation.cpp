@@ -518,7 +518,13 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
 cudaError_t cudaSetDevice(int) {
   return cudaSuccess;
 }
+// Calls so far that make a host wait for a GPU.
+static std::atomic<int> host_waits = 0;
+extern "C" int t6_emulated_host_waits() {
+  return host_waits;
+}
 cudaError_t cudaDeviceSynchronize() {
+  ++host_waits;
   return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
@@ -550,6 +556,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  ++host_waits;
   if (device().capturing != nullptr) {
     device().capturing->broken = true;
     return cudaErrorStreamCaptureUnsupported;
@@ -628,6 +635,7 @@ cudaError_t cudaFreeAsync(void* data, cudaStream_t) {
   return fails != nullptr && std::strcmp(fails, "fails") == 0 ? cudaErrorInvalidValue : cudaSuccess;
 }
 cudaError_t cudaMallocHost(void** data, size_t bytes) {
+  ++host_waits;
   *data = std::malloc(bytes);
   return *data == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }
@@ -675,6 +683,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  ++host_waits;
   if (event->stream != nullptr && event->stream->lazy) run_until(*event->stream, event->position);
   return cudaSuccess;
 }

@@ -10,6 +10,9 @@
 #include "support/small_model.h"
 #include "train/step.h"
 
+// Of tests/cuda_emulation, where that is the device.
+extern "C" int t6_emulated_host_waits() __attribute__((weak));
+
 namespace t6::train {
 namespace {
 
@@ -137,6 +140,26 @@ TEST(TrainingStep, ResultsMayBeFetchedOneStepLate) {
   EXPECT_EQ(late.step->unfinished(), 1);
   losses.push_back(late.step->finish().loss);
   EXPECT_EQ(losses, expected);
+}
+
+// From the third step on the host waits, and asks for page-locked memory, for nothing but the buffer of the micro-batch
+// before the last.
+TEST(TrainingStep, TheHostDoesNotWaitForAGpu) {
+  if (test::test_device().is_cpu() || t6_emulated_host_waits == nullptr)
+    GTEST_SKIP() << "waits are counted on the emulated device alone";
+  for (const bool cuda_graph : {false, true}) {
+    for (const DType compute : {DType::f32, DType::bf16}) {
+      Trial trial(AttentionKind::tpa, test::test_device(), {.micro_steps = 2, .cuda_graph = cuda_graph}, compute);
+      for (int64_t i = 1; i <= 5; ++i) {
+        const int before = t6_emulated_host_waits();
+        trial.run(i);
+        if (i >= 3) {
+          EXPECT_EQ(t6_emulated_host_waits() - before, 2) << "step " << i;
+        }
+        if (i > 1) trial.step->finish();
+      }
+    }
+  }
 }
 
 // An infinite weight makes the loss of step 3 NaN. Step 4, which a GPU begins before the host knows, changes nothing

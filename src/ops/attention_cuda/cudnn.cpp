@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cstdlib>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -33,12 +35,28 @@ using TensorOf = std::shared_ptr<Tensor_attributes>;
 
 enum Id : int64_t { kQ = 1, kK, kV, kO, kStats, kDO, kDQ, kDK, kDV };
 
+// Where T6_CUBLASLT names a file: packages of CUDA's libraries lie together.
+std::string beside_cublaslt(const std::string& name) {
+  const char* cublaslt = std::getenv("T6_CUBLASLT");
+  return (std::filesystem::path(cublaslt != nullptr ? cublaslt : "").parent_path() / name).string();
+}
+
 Library load() {
   try {
     static const SharedLibrary file("cuDNN 9", "T6_CUDNN", {"libcudnn.so.9"});
     fe::cudnn_dlhandle = file.handle();
   } catch (const Error& error) {
     return {false, "no libcudnn.so.9 was found; T6_CUDNN may name it", error.what()};
+  }
+  // The frontend loads a CUDA runtime when it runs a plan, of any version that it finds: it is to be this program's.
+  constexpr const char* kVariable = "CUDNN_FRONTEND_CUDART_LIB_NAME";
+  const std::string runtime = fmt::format("libcudart.so.{}", CUDART_VERSION / 1000);
+  try {
+    static const SharedLibrary file("the CUDA runtime", kVariable,
+                                    {runtime, beside_cublaslt(runtime), "/usr/local/cuda/lib64/" + runtime});
+    ::setenv(kVariable, file.name().c_str(), 0);
+  } catch (const Error& error) {
+    return {false, fmt::format("no {} was found, which cuDNN needs; {} may name it", runtime, kVariable), error.what()};
   }
   const size_t version = fe::detail::get_backend_version();
   return {true, fmt::format("cuDNN {}.{}.{}", version / 10000, version / 100 % 100, version % 100), ""};
