@@ -18,6 +18,33 @@
 namespace t6::dist {
 namespace {
 
+// Waits until the counter is that far; false when it is not after half a minute.
+bool reaches(const std::atomic<int>& counter, int count) {
+  for (const double until = steady_seconds() + 30; counter < count && steady_seconds() < until;) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return counter >= count;
+}
+
+// A counter that forked processes share.
+class Shared {
+ public:
+  Shared() {
+    void* page = ::mmap(nullptr, sizeof(std::atomic<int>), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED) std::abort();
+    count_ = new (page) std::atomic<int>(0);
+  }
+  ~Shared() { ::munmap(count_, sizeof(std::atomic<int>)); }
+  Shared(const Shared&) = delete;
+  Shared& operator=(const Shared&) = delete;
+  std::atomic<int>* get() const { return count_; }
+  // However busy the machine is; false: it never came so far.
+  bool reaches(int count) const { return dist::reaches(*count_, count); }
+
+ private:
+  std::atomic<int>* count_;
+};
+
 enum class Fault { none, kill, leave, error, stop, spin };
 
 struct Course {
@@ -30,7 +57,10 @@ struct Course {
   int64_t steps = 8;
   double phase_seconds = 0.02;
   std::function<bool(Sign)> overlook;
-  std::atomic<int>* under_way = nullptr;  // shared by all processes: ranks that came to the second step
+  // Shared by all processes.
+  std::atomic<int>* under_way = nullptr;  // ranks that came to the second step
+  std::atomic<int>* arrived = nullptr;    // healthy ranks that wait for the faulty ones
+  std::atomic<int>* suffered = nullptr;   // faulty ones whose fault begins
 };
 
 void suffer(Fault fault, Control& control) {
@@ -57,15 +87,28 @@ void suffer(Fault fault, Control& control) {
 // A run of steps of three phases, the last of which is a collective operation.
 int be_rank(const Course& run, int rank, int port) {
   const Ranks ranks{rank, run.world, rank, run.world};
-  Control control(ranks, meet({ranks, {"127.0.0.1", port}, {}, "", "n", 20}), {run.watchdog, 0.2, run.overlook});
+  const bool chosen = std::find(run.faulty.begin(), run.faulty.end(), rank) != run.faulty.end();
+  const bool faulty = run.fault != Fault::none && chosen;
+  std::atomic<int> reports = 0;
+  const auto overlook = [&](Sign sign) {
+    if (sign == Sign::failure) ++reports;  // looked for once a report, before it is sent
+    return run.overlook && run.overlook(sign);
+  };
+  Control control(ranks, meet({ranks, {"127.0.0.1", port}, {}, "", "n", 20}), {run.watchdog, 0.2, overlook});
   for (int64_t step = 1; step <= run.steps; ++step) {
     if (step == 2 && run.under_way != nullptr) ++*run.under_way;
     for (const char* phase : {"forward", "backward", "reduce gradients"}) {
       control.progress(step, phase);
-      const bool faulty = std::find(run.faulty.begin(), run.faulty.end(), rank) != run.faulty.end();
       if (faulty && step == run.at && std::string_view(phase) == run.in) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(600));  // until rank 0 has heard of this place
+        // Until the others are where they wait, and rank 0 was told of this place: in the second report from now at the
+        // latest, which is sent before the third.
+        reaches(*run.arrived, run.world - static_cast<int>(run.faulty.size()));
+        reaches(reports, reports + 3);
+        ++*run.suffered;
         suffer(run.fault, control);
+      }
+      if (!faulty && step == run.at && run.arrived != nullptr && std::string_view(phase) == "reduce gradients") {
+        ++*run.arrived;
       }
       std::this_thread::sleep_for(std::chrono::duration<double>(run.phase_seconds));
     }
@@ -75,10 +118,20 @@ int be_rank(const Course& run, int rank, int port) {
   return 0;
 }
 
-std::vector<Ended> execute(const Course& run, double patience = 20) {
+// A limit that the promises state; the ordinary suite allows for a machine that does much else.
+double within(double seconds) {
+  return test::full_figures() ? seconds : seconds + 15;
+}
+
+// `patience` counts from the fault on.
+std::vector<Ended> execute(Course run, double patience = 40) {
+  const Shared arrived, suffered;
+  run.arrived = arrived.get();
+  run.suffered = suffered.get();
   const int port = free_port();
   Processes ranks;
   ranks.start(run.world, [&](int rank) { return be_rank(run, rank, port); });
+  if (run.fault != Fault::none) suffered.reaches(1);
   return ranks.wait(patience);
 }
 
@@ -95,7 +148,7 @@ void expect_end(const std::vector<Ended>& ended, const std::vector<int>& faulty,
     const Ended& each = ended[static_cast<size_t>(rank)];
     const bool is_faulty = std::find(faulty.begin(), faulty.end(), rank) != faulty.end();
     EXPECT_EQ(each.code, is_faulty ? code_of_faulty : code_of_others) << "rank " << rank << " said: " << each.err;
-    EXPECT_LT(each.seconds, seconds) << rank;
+    EXPECT_LT(each.seconds, within(seconds)) << rank;
   }
   EXPECT_EQ(messages(ended), 1) << all_said(ended);
   for (const std::string& part : parts) EXPECT_TRUE(says(ended[static_cast<size_t>(speaker)].err, part));
@@ -186,30 +239,30 @@ TEST(Control, AnErrorOfOneRankIsSaidOnceWithItsCause) {
 TEST(Control, ASpinningRankEndsAllWithinTheLimit) {
   Course run;
   run.fault = Fault::spin;
-  run.watchdog = 1.5;
+  run.watchdog = 3;
   expect_end(execute(run), {1}, 7, 0,
-             {"rank 1 on " + host_name(), "hangs at step 4, backward", "the watchdog's limit is 1.5 s",
+             {"rank 1 on " + host_name(), "hangs at step 4, backward", "the watchdog's limit is 3 s",
               "ranks 0, 2 arrived at step 4, reduce gradients"},
-             1.5 + 5);
+             3 + 5);
 }
 
 TEST(Control, AStoppedRankIsEndedWithAllOthers) {
   Course run;
   run.fault = Fault::stop;
-  run.watchdog = 1.5;
+  run.watchdog = 3;
   expect_end(execute(run), {1}, 128 + SIGKILL, 0,
              {"rank 1 on " + host_name(), "hangs, last seen at step 4, backward", "it sends nothing",
               "ranks 0, 2 arrived at step 4, reduce gradients"},
-             1.5 + 5);
+             3 + 5);
 }
 
 TEST(Control, AStoppedRankZeroIsSaidByTheLowestThatLives) {
   Course run;
   run.fault = Fault::stop;
   run.faulty = {0};
-  run.watchdog = 1.5;
+  run.watchdog = 3;
   expect_end(execute(run), {0}, 128 + SIGKILL, 1,
-             {"rank 0 on " + host_name(), "hangs", "it sends nothing", "said by rank 1"}, 1.5 + 5);
+             {"rank 0 on " + host_name(), "hangs", "it sends nothing", "said by rank 1"}, 3 + 5);
 }
 
 TEST(Control, TheOnlyRankHasAWatchdogToo) {
@@ -225,13 +278,13 @@ TEST(Control, AHangOfAllIsNobodysFault) {
   Course run;
   run.fault = Fault::spin;
   run.faulty = {0, 1, 2};
-  run.watchdog = 1;
-  expect_end(execute(run), {0, 1, 2}, 7, 0, {"all ranks hang at step 4, backward", "network or the storage"}, 1 + 5);
+  run.watchdog = 3;
+  expect_end(execute(run), {0, 1, 2}, 7, 0, {"all ranks hang at step 4, backward", "network or the storage"}, 3 + 5);
 }
 
 TEST(Control, SlowRanksAreNoHang) {
   Course run;
-  run.watchdog = 1.5;
+  run.watchdog = 3;
   run.phase_seconds = 0.7;
   run.steps = 2;
   for (const Ended& each : execute(run)) EXPECT_EQ(each.code, 0) << each.err;
@@ -243,7 +296,7 @@ TEST(Control, WhoDoesNotComeToAWaitIsNamed) {
   Processes processes;
   processes.start(3, [&](int rank) {
     const Ranks ranks{rank, 3, rank, 3};
-    Control control(ranks, meet({ranks, {"127.0.0.1", port}, {}, "", "n", 20}), {1.5, 0.2, {}});
+    Control control(ranks, meet({ranks, {"127.0.0.1", port}, {}, "", "n", 20}), {3, 0.2, {}});
     control.progress(7, "saving");
     for (int wait = 0; wait < 2; ++wait) {
       if (wait == 1 && rank == 2) suffer(Fault::spin, control);
@@ -257,7 +310,7 @@ TEST(Control, WhoDoesNotComeToAWaitIsNamed) {
   expect_end(processes.wait(20), {2}, 7, 0,
              {"rank 2 on " + host_name(), "hangs at step 7, saving: it lives and does not go on",
               "ranks 0, 1 arrived at step 7, saving, waiting for all ranks"},
-             1.5 + 5);
+             3 + 5);
 }
 
 // Others wait for it longer than the limit, but it goes on.
@@ -266,8 +319,8 @@ TEST(Control, WaitingForASlowRankIsNoHang) {
   Processes processes;
   processes.start(3, [&](int rank) {
     const Ranks ranks{rank, 3, rank, 3};
-    Control control(ranks, meet({ranks, {"127.0.0.1", port}, {}, "", "n", 20}), {1.2, 0.2, {}});
-    for (int i = 0; i < 6; ++i) {
+    Control control(ranks, meet({ranks, {"127.0.0.1", port}, {}, "", "n", 20}), {3, 0.2, {}});
+    for (int i = 0; i < 7; ++i) {
       control.progress(1, "forward");
       if (rank == 1) std::this_thread::sleep_for(std::chrono::milliseconds(600));
     }
@@ -310,7 +363,7 @@ TEST(Control, TheHookIsCalledBeforeTheEndButMayNotDelayIt) {
   const std::vector<Ended> ended = processes.wait(20);
   EXPECT_EQ(ended[0].code, 7);
   EXPECT_TRUE(says(ended[0].err, "hook"));
-  EXPECT_LT(ended[0].seconds, 5);
+  EXPECT_LT(ended[0].seconds, within(5));
 }
 
 // ---- the same with a detector that overlooks ----
@@ -329,7 +382,7 @@ TEST(ControlBroken, WithoutALookAtClosuresADeathGoesUnseen) {
 TEST(ControlBroken, WithoutTheWatchdogAHangGoesUnseen) {
   Course run;
   run.fault = Fault::spin;
-  run.watchdog = 0.5;
+  run.watchdog = 1.5;  // a busy machine may hold up ranks for half a second
   run.overlook = [](Sign sign) { return sign == Sign::hang; };
   EXPECT_EQ(still_there(execute(run, 3)), 3);
   run.overlook = {};
@@ -359,30 +412,6 @@ TEST(ControlBroken, RanksThatReportNothingAreTakenForStopped) {
 
 // ---- again and again, at random instants ----
 
-// A counter that forked processes share.
-class Shared {
- public:
-  Shared() {
-    void* page = ::mmap(nullptr, sizeof(std::atomic<int>), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (page == MAP_FAILED) std::abort();
-    count_ = new (page) std::atomic<int>(0);
-  }
-  ~Shared() { ::munmap(count_, sizeof(std::atomic<int>)); }
-  Shared(const Shared&) = delete;
-  Shared& operator=(const Shared&) = delete;
-  std::atomic<int>* get() const { return count_; }
-  // Until all ranks are under way, however busy the machine is.
-  void wait_for(int count) const {
-    for (const double until = steady_seconds() + 30; *count_ < count && steady_seconds() < until;) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    }
-    ASSERT_GE(*count_, count);
-  }
-
- private:
-  std::atomic<int>* count_;
-};
-
 TEST(ControlKill, DeathsAtRandomInstantsEndAllEachTime) {
   std::mt19937 random(1);
   double slowest = 0;
@@ -396,17 +425,17 @@ TEST(ControlKill, DeathsAtRandomInstantsEndAllEachTime) {
     const int port = free_port();
     Processes processes;
     processes.start(run.world, [&](int rank) { return be_rank(run, rank, port); });
-    shared.wait_for(run.world);
+    ASSERT_TRUE(shared.reaches(run.world));
     std::this_thread::sleep_for(std::chrono::milliseconds(random() % 500));
     const double killed = steady_seconds();
     ::kill(processes.process(victim), SIGKILL);
-    const std::vector<Ended> ended = processes.wait(10);
+    const std::vector<Ended> ended = processes.wait(30);
     SCOPED_TRACE(fmt::format("round {}, rank {} of {}", round, victim, run.world));
     expect_end(ended, {victim}, 128 + SIGKILL, victim == 0 ? 1 : 0,
-               {fmt::format("rank {} on {}", victim, host_name()), "died"}, 30);
+               {fmt::format("rank {} on {}", victim, host_name()), "died"}, 60);
     for (const Ended& each : ended) slowest = std::max(slowest, each.seconds - (killed - processes.began()));
   }
-  EXPECT_LT(slowest, 5);
+  EXPECT_LT(slowest, within(5));
   test::measured(
       "R10", "50 of 50 deaths among 2 to 5 processes: every other one ended with exit 7, all after at most {:.2f} s",
       slowest);
@@ -427,17 +456,17 @@ TEST(ControlKill, StoppedRanksEndAllEachTime) {
     const int port = free_port();
     Processes processes;
     processes.start(run.world, [&](int rank) { return be_rank(run, rank, port); });
-    shared.wait_for(run.world);
+    ASSERT_TRUE(shared.reaches(run.world));
     std::this_thread::sleep_for(std::chrono::milliseconds(random() % 500));
     const double stopped = steady_seconds();
     ::kill(processes.process(victim), SIGSTOP);
-    const std::vector<Ended> ended = processes.wait(15);
+    const std::vector<Ended> ended = processes.wait(30);
     SCOPED_TRACE(fmt::format("round {}, rank {} of {}", round, victim, run.world));
     expect_end(ended, {victim}, 128 + SIGKILL, victim == 0 ? 1 : 0,
-               {fmt::format("rank {} on {}", victim, host_name()), "it sends nothing"}, 30);
+               {fmt::format("rank {} on {}", victim, host_name()), "it sends nothing"}, 60);
     for (const Ended& each : ended) slowest = std::max(slowest, each.seconds - (stopped - processes.began()));
   }
-  EXPECT_LT(slowest, kLimit + 5);
+  EXPECT_LT(slowest, within(kLimit + 5));
   test::measured(
       "R11",
       "20 of 20 stopped ones of 2 to 4 processes: every other one ended with exit 7, all after at most {:.2f} s with "
