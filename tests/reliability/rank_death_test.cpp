@@ -27,7 +27,7 @@ class RunRankDeathHeavy : public RanksTest {
   // Sends `signal` to the rank once the run has logged `steps` more steps; false when it never does.
   bool strike(pid_t launcher, const std::string& run, int rank, int signal, int64_t step) const {
     if (!wait_for_step(launcher, run, step)) return false;
-    sleep_for(1.3);  // ranks say every second where they are
+    sleep_for(full_figures() ? 1.3 : 2);  // ranks say every second where they are
     const pid_t process = process_of(rank);
     if (process <= 0 || ::kill(process, signal) != 0) return false;
     // Open MPI takes the first one that no fault of the program's caused, prints a trace and goes on.
@@ -53,6 +53,15 @@ class RunRankDeathHeavy : public RanksTest {
       kill_all_but(launcher);
     }
     return finish(launcher);
+  }
+  // The run that `start` starts, ended by its watchdog. Where the machine does so much else that the start alone takes
+  // longer than the watchdog allows: again.
+  Outcome finish_started(const std::string& run, const std::function<pid_t()>& start) {
+    for (int attempt = 1;; ++attempt) {
+      const Outcome outcome = finish_watched(start());
+      if (attempt == 5 || outcome.code != 7 || outcome.err.find(" at the start") == std::string::npos) return outcome;
+      fs::remove_all(run_folder(run));
+    }
   }
   // One message, of the program, that has these parts; exit code 7; no process.
   void expect_end(const Outcome& outcome, const std::vector<std::string>& parts) const {
@@ -141,7 +150,7 @@ TEST_F(RunRankDeathHeavy, ADeadRankEndsTheRun) {
     EXPECT_TRUE(line == std::string::npos ||
                 outcome.err.find(fmt::format("t6 launch: a rank was ended by signal {}", signal)) == line)
         << outcome.err;
-    EXPECT_LE(seconds_now() - struck, kSanitized ? 15 : 5);
+    EXPECT_LE(seconds_now() - struck, kSanitized || !full_figures() ? 15 : 5);
     expect_checkpoints_intact(run);
     if (HasFailure()) return;
     fs::remove_all(run_folder(run));
@@ -192,8 +201,9 @@ TEST_F(RunRankDeathHeavy, ARankThatSpinsInAValidationIsNamed) {
   std::vector<std::string> line{"--oversubscribe", "--bind-to", "none", "--allow-run-as-root",
                                 "--quiet",         "-n",        "2",    T6_DRIVER};
   line.insert(line.end(), words.begin(), words.end());
-  const Outcome outcome =
-      finish_watched(test::start_program(mpirun().c_str(), line, folder(), {{"T6_SPIN", "0:" + offset}}));
+  const Outcome outcome = finish_started("run", [&] {
+    return test::start_program(mpirun().c_str(), line, folder(), {{"T6_SPIN", "0:" + offset}});
+  });
   expect_end(outcome,
              {fmt::format("rank 0 on {}", host()), "hangs at step 10, validation: it lives and does not go on"});
   EXPECT_TRUE(contains(outcome.err, "rank 1 arrived at step 10, waiting for the validation of all ranks"))
@@ -231,10 +241,9 @@ TEST_F(RunRankDeathHeavy, ARankWhoseStorageHangsInASaveIsNamed) {
     SCOPED_TRACE(save.phase);
     const std::string run = save.beside ? "beside" : "waits";
     const std::string file = fmt::format("{0}:.tmp-step-00000010/rank-{0:05}.h5", save.victim);
-    const Outcome outcome =
-        finish_watched(start_drivers(2, run, {{"T6_STUCK", file}},
-                                     {"train.steps=1000", "checkpoint.every=5", "evaluation.every=0", "run.watchdog=4s",
-                                      fmt::format("checkpoint.async={}", save.beside)}));
+    const Overrides overrides = {"train.steps=1000", "checkpoint.every=5", "evaluation.every=0", "run.watchdog=4s",
+                                 fmt::format("checkpoint.async={}", save.beside)};
+    const Outcome outcome = finish_started(run, [&] { return start_drivers(2, run, {{"T6_STUCK", file}}, overrides); });
     expect_end(outcome, {fmt::format("rank {} on {}", save.victim, host()),
                          fmt::format("hangs at step {}, {}: it lives and does not go on", save.step, save.phase)});
     EXPECT_TRUE(
@@ -251,8 +260,8 @@ TEST_F(RunRankDeathHeavy, ARankWhoseStorageHangsInASaveIsNamed) {
 // Retention that reads the older checkpoints of another start takes longer than the watchdog allows, each of them less:
 // every rank hashes its file of each, one after the other.
 TEST_F(RunRankDeathHeavy, RetentionThatReadsForLongIsNoHang) {
-  constexpr double kRead = 0.9;  // seconds
-  constexpr int kPatience = 4;   // of the watchdog, in seconds
+  constexpr double kRead = 2;    // seconds
+  constexpr int kPatience = 10;  // of the watchdog, in seconds: more than a busy machine takes to the first step
   const auto until = [&](int step) -> Overrides {
     return {fmt::format("train.steps={}", step), "checkpoint.every=2", "checkpoint.keep_last=9",
             fmt::format("run.watchdog={}s", kPatience)};

@@ -17,16 +17,22 @@ using data::testing::write_file;
 
 class RunResume : public RunTest {
  protected:
-  // Starts a run, waits until its checkpoint of `step` is there, kills it.
+  // Starts a run of kSteps, waits until its checkpoint of `step` is there, kills it before its last one is.
   void kill_after(const std::string& run, int64_t step, const Overrides& overrides = {}) {
     Overrides all = overrides;
     all.emplace_back("checkpoint.async=false");  // no save is under way when the next step ends
-    const pid_t child = start(run, all);
-    const double limit = seconds_now() + 60;
-    while (newest_step(run) < step && seconds_now() < limit) sleep_for(0.002);
-    ::kill(child, SIGKILL);
-    const Outcome outcome = finish(child);
-    ASSERT_GE(newest_step(run), step) << outcome.err;
+    // Where this process was held up for so long that the run came to its end: again.
+    for (int attempt = 0; attempt < 5; ++attempt) {
+      const pid_t child = start(run, all);
+      const double limit = seconds_now() + 60;
+      while (newest_step(run) < step && !has_ended(child) && seconds_now() < limit) sleep_for(0.002);
+      ::kill(child, SIGKILL);
+      const Outcome outcome = finish(child);
+      ASSERT_GE(newest_step(run), step) << outcome.err;
+      if (outcome.signal == SIGKILL && newest_step(run) < kSteps) return;
+      fs::remove_all(run_folder(run));
+    }
+    FAIL() << "killed too late for this test";
   }
 };
 
@@ -52,7 +58,7 @@ TEST_F(RunResume, AllKindsOfSamplingAndPrecisionResumeBitwise) {
   for (size_t i = 0; i < variants.size(); ++i) {
     const std::string whole = fmt::format("whole{}", i), parts = fmt::format("parts{}", i);
     ASSERT_EQ(train(whole, variants[i]).code, 0);
-    kill_after(parts, 20, variants[i]);
+    ASSERT_NO_FATAL_FAILURE(kill_after(parts, 20, variants[i]));
     const Outcome outcome = train(parts, variants[i]);
     ASSERT_EQ(outcome.code, 0) << outcome.err;
     expect_equal_runs(parts, whole);
@@ -72,8 +78,7 @@ TEST_F(RunResume, EveryAttentionKindResumesBitwise) {
     const std::string whole = fmt::format("whole_{}", kind), parts = fmt::format("parts_{}", kind);
     Outcome outcome = train(whole, overrides);
     ASSERT_EQ(outcome.code, 0) << outcome.err;
-    kill_after(parts, 10, overrides);
-    EXPECT_LT(newest_step(parts), kSteps) << "killed too late for this test";
+    ASSERT_NO_FATAL_FAILURE(kill_after(parts, 10, overrides));
     outcome = train(parts, overrides);
     ASSERT_EQ(outcome.code, 0) << outcome.err;
     expect_equal_runs(parts, whole);
@@ -146,16 +151,19 @@ TEST_F(RunResume, TargetLossWithoutValidationIsRefused) {
 TEST_F(RunResume, MaxRuntimeSavesAndEndsInTime) {
   const Overrides endless = {"train.steps=100000000", "schedule.kind=constant", "checkpoint.every=0",
                              "evaluation.every=50", "logging.every=1000"};
-  // Steps of some 50 ms, so that one more would be too many.
+  // Steps of some 50 ms, so that one more would be too many. A busy machine may take seconds to come to the first.
+  const int runtime = figure(3, 1);  // seconds
   Overrides limited = endless;
-  limited.insert(limited.end(), {"train.max_runtime=1s", "train.global_batch=64", "data.prefetch=64"});
+  limited.insert(limited.end(),
+                 {fmt::format("train.max_runtime={}s", runtime), "train.global_batch=64", "data.prefetch=64"});
   const int repeats = figure(2, 20);
   double latest = 0;
   int64_t step = -1;
   for (int i = 0; i < repeats; ++i) {
     const Outcome outcome = train("run", limited);
     EXPECT_EQ(outcome.code, 0) << outcome.err;
-    EXPECT_LT(outcome.seconds, kSanitized ? 5 : 1.5);  // half a second for starting a process on a busy machine
+    // Half a second is for starting a process. A run that does not keep its time has no end.
+    EXPECT_LT(outcome.seconds, !full_figures() ? 15 : kSanitized ? 5 : 1.5);
     latest = std::max(latest, outcome.seconds);
     EXPECT_GT(newest_step("run"), step);
     step = newest_step("run");
@@ -163,9 +171,9 @@ TEST_F(RunResume, MaxRuntimeSavesAndEndsInTime) {
   }
   expect_checkpoints_intact("run");
   measured("R9",
-           "{0} of {0} runs with max_runtime 1s saved their last step; the latest ended {1:.2f} s after its process "
+           "{0} of {0} runs with max_runtime {1}s saved their last step; the latest ended {2:.2f} s after its process "
            "was started",
-           repeats, latest);
+           repeats, runtime, latest);
 }
 
 // R8 at step 0: what is saved there is not a fresh start.
@@ -173,7 +181,7 @@ TEST_F(RunResume, SavedBeforeTheFirstStep) {
   ASSERT_EQ(train("whole").code, 0);
   // Long enough for the signal to arrive during the first evaluation.
   const Overrides slow = {"evaluation.windows=0", "evaluation.every=60"};
-  write_file(folder() / "val_000000.bin", bin16(learnable_ids(200000, kVocabulary, 3)));
+  write_file(folder() / "val_000000.bin", bin16(learnable_ids(600000, kVocabulary, 3)));
   const pid_t child = start("parts", slow);
   const double limit = seconds_now() + 60;
   while (!fs::exists(run_folder("parts") / "metrics.jsonl") && seconds_now() < limit) sleep_for(0.001);
@@ -203,21 +211,22 @@ TEST_F(RunResume, AFailedSaveBesideTheTrainingIsSaidAtTheNextStep) {
   // Steps of some 100 ms, in which a thread finds the disk full.
   const Overrides slow = {"checkpoint.async=true", "logging.every=1", "train.global_batch=128", "train.steps=20"};
   ASSERT_EQ(drive("reference", {}, slow).code, 0);
-  const Outcome outcome = drive("run", {{"T6_FULL", "4-9"}, {"T6_FULL_IN", "checkpoints"}}, slow);
+  // Full from step 3 until step 10, whose save is the next one, is logged.
+  const Outcome outcome = drive("run", {{"T6_FULL", "4-11"}, {"T6_FULL_IN", "checkpoints"}}, slow);
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   const size_t said = outcome.err.find("step 5 was not saved");
   ASSERT_NE(said, std::string::npos) << outcome.err;
   int64_t later = 0;
   while (said > outcome.err.find(fmt::format("step {}/20 |", 5 + later + 1))) ++later;
   EXPECT_GE(later, 1) << "the run waited for the save\n" << outcome.err;
-  EXPECT_LE(later, 2) << outcome.err;
+  EXPECT_LE(later, full_figures() ? 2 : kInterval - 1) << outcome.err;
   expect_equal_runs("run", "reference", 20);
   measured("R23", "a full disk during a save beside the training was said {} step{} later, and the run went on bitwise",
            later, later == 1 ? "" : "s");
 }
 
 TEST_F(RunResume, KeysThatDecideTheRunMustStay) {
-  kill_after("run", 5);
+  ASSERT_NO_FATAL_FAILURE(kill_after("run", 5));
   const auto before = snapshot("run");
   const std::vector<std::pair<Overrides, std::string>> changes = {
       {{"run.seed=7"}, "run.seed"},
@@ -248,7 +257,7 @@ TEST_F(RunResume, KeysThatDecideTheRunMustStay) {
 TEST_F(RunResume, MicroBatchMustStayWhereItDecidesTheUpdate) {
   for (const Overrides& variant : {Overrides{"data.sampling=random_window"}, Overrides{"train.accumulation=sum"}}) {
     const std::string run = variant[0].substr(0, 8);
-    kill_after(run, 5, variant);
+    ASSERT_NO_FATAL_FAILURE(kill_after(run, 5, variant));
     Overrides changed = variant;
     changed.push_back("train.micro_batch=1");
     const Outcome outcome = train(run, changed);
@@ -293,7 +302,7 @@ TEST_F(RunResume, AKillBeforeTheFirstCheckpointSaysWhatIsDoneAgain) {
 
 TEST_F(RunResume, PoliciesNeverAndRequire) {
   EXPECT_EQ(train("run", {"checkpoint.resume=require"}).code, 4);
-  kill_after("run", 5);
+  ASSERT_NO_FATAL_FAILURE(kill_after("run", 5));
   const auto before = snapshot("run");
   EXPECT_EQ(train("run", {"checkpoint.resume=never"}).code, 4);
   EXPECT_EQ(snapshot("run"), before);
@@ -308,7 +317,7 @@ TEST_F(RunResume, ASecondTrainerIsRefusedAtOnce) {
   while (newest_step("run") < 5 && seconds_now() < limit) sleep_for(0.002);
   const Outcome second = train("run", endless);
   EXPECT_EQ(second.code, 4) << second.err;
-  EXPECT_LT(second.seconds, kSanitized ? 5 : 1);
+  EXPECT_LT(second.seconds, !full_figures() ? 15 : kSanitized ? 5 : 1);
   EXPECT_TRUE(contains(second.err, fmt::format("process {}", first)));
   EXPECT_EQ(::waitpid(first, nullptr, WNOHANG), 0) << "the first trainer ended";
   ::kill(first, SIGKILL);

@@ -266,7 +266,9 @@ pid_t RanksTest::process_of(int rank) const {
 
 void RanksTest::expect_no_process_left() const {
   std::vector<pid_t> left = processes();
-  for (int i = 0; i < 20 && !left.empty(); ++i, left = processes()) sleep_for(0.01);
+  for (const double limit = seconds_now() + 5; !left.empty() && seconds_now() < limit; left = processes()) {
+    sleep_for(0.01);
+  }
   EXPECT_TRUE(left.empty()) << left.size() << " processes are left";
 }
 
