@@ -10,12 +10,18 @@
 
 namespace t6::test {
 
-// As start_program(), under a seccomp filter that ends the process with SIGSYS at its first call of socket, connect,
-// execve (but the one that starts it), execveat or io_uring, and, where the kernel has Landlock, with nothing
-// to be created, changed or removed but below `writable` and in /dev. Exit code 97: the kernel offers no seccomp.
-pid_t start_confined(const char* program, const std::vector<std::string>& arguments,
-                     const std::filesystem::path& folder, const std::filesystem::path& writable,
-                     const Environment& environment = {});
+struct ConfinedOutcome : Outcome {
+  // The calls of the program and of all processes it started that were refused (EPERM), by their names: socket,
+  // connect, execve, execveat and io_uring_setup are.
+  std::vector<std::string> refused;
+};
+
+// As start_program() and finish_program(), with those calls refused and noted, and, where the kernel has Landlock, with
+// nothing to be created, changed or removed but below `writable` and in /dev. Exit code 97: it has no such rules.
+// std::system_error when the kernel offers no seccomp.
+ConfinedOutcome run_confined(const char* program, const std::vector<std::string>& arguments,
+                             const std::filesystem::path& folder, const std::filesystem::path& writable,
+                             const Environment& environment = {});
 
 bool kernel_has_landlock();
 

@@ -31,7 +31,8 @@
 //   T6_STOP_CLOCK=1       the steady clock stands still from the first step on
 //   T6_LEAK=BYTES         this much is lost every step
 //   T6_NO_LOCK=1          locking a file always works
-//   T6_MISBEHAVE=WHAT     at the first step: socket, exec, or the path of a file to write
+//   T6_MISBEHAVE=WHAT     at the first step: socket, exec (in a child that lives longer than the training), or the path
+//                         of a file to write
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <malloc.h>
@@ -133,8 +134,11 @@ void misbehave(const std::string& what) {
   if (what == "socket") {
     ::close(::socket(AF_INET, SOCK_STREAM, 0));
   } else if (what == "exec") {
+    const pid_t parent = ::getpid();
     if (::fork() == 0) {
+      while (::getppid() == parent) ::usleep(1000);
       ::execl("/bin/true", "true", nullptr);
+      ::syscall(SYS_execveat, AT_FDCWD, "/bin/true", nullptr, nullptr, 0);
       ::_exit(0);
     }
   } else if (FILE* file = std::fopen(what.c_str(), "w")) {

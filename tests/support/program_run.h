@@ -39,11 +39,10 @@ inline constexpr const char* kStandardOutput = ".stdout";
 inline constexpr const char* kStandardError = ".stderr";
 
 // Starts `program` with `arguments` in `folder`; standard input is the file `input`, `environment` is added to this
-// process's. `confine` runs last before the program itself, with the pointer that execve will be given.
+// process's. `confine` runs last before the program itself.
 inline pid_t start_program(const char* program, const std::vector<std::string>& arguments,
                            const std::filesystem::path& folder, const Environment& environment = {},
-                           const std::string& input = "/dev/null",
-                           const std::function<void(const char*)>& confine = {}) {
+                           const std::string& input = "/dev/null", const std::function<void()>& confine = {}) {
   std::vector<char*> argv{const_cast<char*>(program)};
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
@@ -59,7 +58,7 @@ inline pid_t start_program(const char* program, const std::vector<std::string>& 
   redirect(2, kStandardError, O_WRONLY | O_CREAT | O_TRUNC);
   ::setenv("OMP_WAIT_POLICY", "passive", 1);
   for (const auto& [name, value] : environment) ::setenv(name.c_str(), value.c_str(), 1);
-  if (confine) confine(program);
+  if (confine) confine();
   ::execv(program, argv.data());
   ::_exit(99);
 }
