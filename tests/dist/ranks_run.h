@@ -9,6 +9,9 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <thread>
 #include <vector>
@@ -39,6 +42,38 @@ inline std::string mpirun() {
     begin = end + 1;
   }
   return {};
+}
+
+// How one rank ended, which mpirun's exit code does not tell.
+struct RankEnd {
+  int code = -1;    // 128 + n when signal n ended it; -1: SIGKILL came before it was recorded
+  std::string err;  // its standard error
+};
+
+// The command of a rank whose end is to be recorded below `folder`, for rank_ends(). mpirun signals the whole process
+// group: the rank gets SIGTERM as it would alone, the shell around it stays to record that. SIGKILL, which follows within
+// milliseconds, ends both.
+inline std::vector<std::string> recorded(const std::filesystem::path& folder, const std::vector<std::string>& command) {
+  std::vector<std::string> words = {"/bin/sh", "-c",
+                                    "trap : TERM; of=\"$1\"/rank.${OMPI_COMM_WORLD_RANK:-$RANK}; shift; "
+                                    "\"$@\" 2>\"$of.err\"; code=$?; echo $code >\"$of.code\"; exit $code",
+                                    "sh", folder.string()};
+  words.insert(words.end(), command.begin(), command.end());
+  return words;
+}
+
+// Of that many ranks. The records are removed: the next run below the folder has its own.
+inline std::vector<RankEnd> rank_ends(const std::filesystem::path& folder, int world) {
+  std::vector<RankEnd> ends(static_cast<size_t>(world));
+  for (int rank = 0; rank < world; ++rank) {
+    RankEnd& end = ends[static_cast<size_t>(rank)];
+    const std::filesystem::path of = folder / ("rank." + std::to_string(rank));
+    std::ifstream(of.string() + ".code") >> end.code;
+    std::ifstream err(of.string() + ".err", std::ios::binary);
+    end.err = std::string(std::istreambuf_iterator<char>(err), {});
+    for (const char* what : {".code", ".err"}) std::filesystem::remove(of.string() + what);
+  }
+  return ends;
 }
 
 // `command` on `world` ranks; `settings` are NAME=VALUE for its environment.

@@ -1,4 +1,4 @@
-// Launches that cannot work: one message, the same exit code on all ranks, within seconds.
+// Launches that cannot work: one message, that of rank 0, the same exit code on all ranks, within seconds.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -19,16 +19,22 @@ using data::testing::write_file;
 class RunBadLaunchHeavy : public RanksTest {
  protected:
   // Each rank by its own words.
-  Outcome run_apart(const std::vector<std::vector<std::string>>& ranks) {
+  Outcome run_apart(std::vector<std::vector<std::string>> ranks) {
     began_ = seconds_now();
+    for (std::vector<std::string>& words : ranks) words = recorded(folder(), words);
     return finish(start_apart(ranks));
   }
+  // Of a launch of two ranks. Each ended by itself: a rank that mpirun ends when the other leaves has another code.
   void expect_one_message(const Outcome& outcome, int code, const std::vector<std::string>& parts) const {
     EXPECT_EQ(outcome.code, code) << outcome.err;
     EXPECT_LT(seconds_now() - began_, kSanitized ? 40 : 15);
-    const std::vector<std::string> said = messages(outcome.err);
-    ASSERT_EQ(said.size(), 1u) << outcome.err;
-    for (const std::string& part : parts) EXPECT_TRUE(contains(said.front(), part)) << part << " in " << outcome.err;
+    const std::vector<RankEnd> ends = rank_ends(folder(), 2);
+    EXPECT_EQ(ends[0].code, code) << ends[0].err;
+    EXPECT_EQ(ends[1].code, code) << ends[1].err;
+    EXPECT_TRUE(messages(ends[1].err + outcome.err).empty()) << ends[1].err << outcome.err;
+    const std::vector<std::string> said = messages(ends[0].err);
+    ASSERT_EQ(said.size(), 1u) << ends[0].err;
+    for (const std::string& part : parts) EXPECT_TRUE(contains(said.front(), part));
     expect_no_process_left();
   }
   void expect_refused(const Outcome& outcome, const std::vector<std::string>& parts) const {
@@ -103,15 +109,37 @@ TEST_F(RunBadLaunchHeavy, UnderMpiNoPortCanBeInUse) {
 
 // Ranks on CPUs that variables alone started could not talk.
 TEST_F(RunBadLaunchHeavy, RanksOnCpusWithoutMpi) {
+  const std::vector<std::string> rank = rank_words(T6_PROGRAM, {"run.device=cpu"});
+  std::vector<std::string> launch{"launch", "--nproc", "2", "--by", "variables", "--"};
+  launch.insert(launch.end(), rank.begin() + 1, rank.end());
+  const Outcome launched = finish(start_program(launch));
+  EXPECT_EQ(launched.code, 2) << launched.err;
+  EXPECT_EQ(messages(launched.err).size(), 1u) << launched.err;
+  EXPECT_TRUE(contains(launched.err, "2 ranks on CPUs talk by MPI"));
+
+  // The same without the launcher, which tells no rank's end.
   began_ = seconds_now();
-  std::vector<std::string> words{"launch", "--nproc", "2", "--by", "variables", "--"};
-  for (const std::string& word : train_words("run", {"run.device=cpu"})) words.push_back(word);
-  expect_refused(finish(start_program(words)), {"2 ranks on CPUs talk by MPI"});
+  std::vector<std::string> words{"-c", "RANK=0 \"$@\" & zero=$!; RANK=1 \"$@\"; one=$?; wait $zero && exit $one", "sh"};
+  const std::vector<std::string> each = recorded(folder(), rank);
+  words.insert(words.end(), each.begin(), each.end());
+  const std::string port = std::to_string(dist::listen_at({"127.0.0.1", 0}).port());
+  const pid_t both = test::start_program("/bin/sh", words, folder(),
+                                         {{"WORLD_SIZE", "2"}, {"MASTER_ADDR", "127.0.0.1"}, {"MASTER_PORT", port}});
+  expect_refused(finish(both), {"2 ranks on CPUs talk by MPI"});
 }
 
 TEST_F(RunBadLaunchHeavy, AWorldThatDoesNotDivideTheBatch) {
+  // An mpirun on the PATH that records the ranks which `t6 launch` starts: "-n 2" and the words of a rank.
+  fs::create_directory(folder() / "bin");
+  std::string script = "#!/bin/sh\nn=$2; shift 2\nexec " + mpirun() + " -n $n";
+  for (const std::string& word : recorded(folder(), {})) script += " '" + word + "'";
+  write_file(folder() / "bin" / "mpirun", script + " \"$@\"\n");
+  fs::permissions(folder() / "bin" / "mpirun", fs::perms::owner_all);
   began_ = seconds_now();
-  expect_refused(finish(start_ranks(2, "run", {"train.global_batch=11"})),
+  std::vector<std::string> words{"launch", "--nproc", "2", "--"};
+  for (const std::string& word : train_words("run", {"train.global_batch=11"})) words.push_back(word);
+  const std::string path = (folder() / "bin").string() + ":" + std::getenv("PATH");
+  expect_refused(finish(start_program(words, {{"PATH", path}})),
                  {"train.global_batch: expected a multiple of train.micro_batch x ranks"});
 }
 
