@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "data/shard_files.h"
 #include "dist/mpi.h"
 #include "dist/processes.h"
 #include "dist/ranks_run.h"
@@ -30,6 +31,19 @@ class Connected : public testing::Test {
       ++messages;
     EXPECT_EQ(messages, parts.empty() ? 0U : 1U) << outcome.text;
   }
+  // All ranks end by themselves with `code`, and rank 0 alone says why.
+  static void expect_refused(int world, const std::string& what, int code, const std::vector<std::string>& parts) {
+    SCOPED_TRACE(what);
+    const data::testing::TempFolder folder;
+    test::RanksOutcome outcome = test::run_ranks(world, test::recorded(folder.path(), {T6_CONNECT_DRIVER, what}));
+    const std::vector<test::RankEnd> ends = test::rank_ends(folder.path(), world);
+    for (const test::RankEnd& end : ends) {
+      EXPECT_EQ(end.code, code) << "rank " << &end - ends.data();
+      EXPECT_EQ(end.err.find("t6: ") != std::string::npos, &end == ends.data()) << end.err;
+      outcome.text += end.err;
+    }
+    expect(outcome, code, parts);
+  }
 };
 
 TEST_F(Connected, RanksOfMpirunComputeAndPart) {
@@ -37,12 +51,12 @@ TEST_F(Connected, RanksOfMpirunComputeAndPart) {
 }
 
 TEST_F(Connected, DisagreementsAreSaidOnceByRankZero) {
-  expect(run(3, "config"), 2, {"rank 1 on ", "another config than rank 0", "\"steps: 500\" and not \"steps: 400\""});
-  expect(run(2, "longer"), 2, {"rank 1 on ", "another build than rank 0", "\"MPI 4\" and not nothing"});
-  expect(run(3, "gpu"), 2, {"ranks 0 and 1 on ", "use the same GPU (GPU-1)"});
-  expect(run(3, "problem"), 6, {"rank 2 on ", "the disk is missing"});
-  expect(run(3, "alone"), 2, {"rank 1 on ", "it has no device"});
-  expect(run(3, "together"), 5, {"the loss is not finite"});
+  expect_refused(3, "config", 2, {"rank 1 on ", "another config than rank 0", "\"steps: 500\" and not \"steps: 400\""});
+  expect_refused(2, "longer", 2, {"rank 1 on ", "another build than rank 0", "\"MPI 4\" and not nothing"});
+  expect_refused(3, "gpu", 2, {"ranks 0 and 1 on ", "use the same GPU (GPU-1)"});
+  expect_refused(3, "problem", 6, {"rank 2 on ", "the disk is missing"});
+  expect_refused(3, "alone", 2, {"rank 1 on ", "it has no device"});
+  expect_refused(3, "together", 5, {"the loss is not finite"});
 }
 
 TEST_F(Connected, OneRanksErrorIsSaidWithItsPlace) {
