@@ -1,15 +1,14 @@
 // The program t6: reads the command line, runs the subcommand, turns errors into messages and exit codes.
 #include <fmt/format.h>
 
-#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <new>
-#include <thread>
 
 #include "base/build_info.h"
 #include "base/error.h"
 #include "cli/app.h"
+#include "dist/ending.h"
 #include "tensor/gpu.h"
 
 namespace {
@@ -32,9 +31,7 @@ int main(int argc, char** argv) {
   try {
     return t6::cli::run(argc, argv);
   } catch (const t6::SaidElsewhere& error) {
-    // The rank that says it gets the time to: mpirun ends all others when the first one leaves.
-    std::this_thread::sleep_for(std::chrono::milliseconds(500));
-    return static_cast<int>(error.code());
+    t6::dist::leave_with_others(error.code());
   } catch (const t6::Error& error) {
     return error.code() == t6::ExitCode::internal ? report_bug(error.what()) : report(error.what(), error.code());
   } catch (const t6::gpu::OutOfMemory& error) {

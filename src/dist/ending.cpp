@@ -49,4 +49,11 @@ void end_process(ExitCode code, const std::function<void()>& last) {
   ::_exit(static_cast<int>(code));
 }
 
+void leave_with_others(ExitCode code) {
+  std::signal(SIGTERM, SIG_IGN);
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  std::fflush(nullptr);
+  ::_exit(static_cast<int>(code));
+}
+
 }  // namespace t6::dist

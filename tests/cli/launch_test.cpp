@@ -23,7 +23,7 @@ class Launch : public Program {
   static bool has_mpirun() { return std::system("command -v mpirun > /dev/null 2>&1") == 0; }
 
   // Launches with an mpirun that holds `text`.
-  Outcome run_with_mpirun(const std::string& text, const std::function<void(const char*)>& before = {}) {
+  Outcome run_with_mpirun(const std::string& text, const std::function<void()>& before = {}) {
     write("bin/mpirun", text);
     std::filesystem::permissions(folder() / "bin/mpirun", std::filesystem::perms::owner_all);
     const double started = seconds_now();
@@ -164,7 +164,7 @@ TEST_F(Launch, AnIgnoredSignalStaysIgnored) {
   if (!has_mpirun()) GTEST_SKIP() << "no MPI";
   const std::string script = "#!/bin/sh\ngrep SigIgn: /proc/self/status\nkill -HUP $PPID\nexec sleep 0.5\n";
   EXPECT_EQ(run_with_mpirun(script).code, 128 + SIGTERM);
-  const Outcome outcome = run_with_mpirun(script, [](const char*) { std::signal(SIGHUP, SIG_IGN); });
+  const Outcome outcome = run_with_mpirun(script, [] { std::signal(SIGHUP, SIG_IGN); });
   EXPECT_EQ(outcome.code, 0);
   const size_t at = outcome.out.find_first_of("0123456789abcdef", outcome.out.find(':') + 1);
   ASSERT_NE(at, std::string::npos) << outcome.out;

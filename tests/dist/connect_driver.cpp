@@ -1,12 +1,11 @@
 // One rank of the tests of connections: `connect_driver <case>` under mpirun, or with variables of torchrun. Ends as
 // main of t6 does: errors on standard error, unless another rank says them, and their exit code.
-#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <string>
-#include <thread>
 
 #include "dist/connect.h"
+#include "dist/ending.h"
 #include "tensor/tensor.h"
 
 namespace {
@@ -52,8 +51,7 @@ int main(int argc, char** argv) {
   try {
     return run(argc > 1 ? argv[1] : "");
   } catch (const SaidElsewhere& error) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(500));
-    return static_cast<int>(error.code());
+    t6::dist::leave_with_others(error.code());
   } catch (const Error& error) {
     std::fprintf(stderr, "t6: %s\n", error.what());
     return static_cast<int>(error.code());

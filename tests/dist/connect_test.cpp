@@ -38,7 +38,7 @@ class Connected : public testing::Test {
     test::RanksOutcome outcome = test::run_ranks(world, test::recorded(folder.path(), {T6_CONNECT_DRIVER, what}));
     const std::vector<test::RankEnd> ends = test::rank_ends(folder.path(), world);
     for (const test::RankEnd& end : ends) {
-      EXPECT_EQ(end.code, code) << "rank " << &end - ends.data();
+      EXPECT_TRUE(end.ended_with(code)) << "rank " << &end - ends.data() << " ended with " << end.code;
       EXPECT_EQ(end.err.find("t6: ") != std::string::npos, &end == ends.data()) << end.err;
       outcome.text += end.err;
     }

@@ -48,6 +48,9 @@ inline std::string mpirun() {
 struct RankEnd {
   int code = -1;    // 128 + n when signal n ended it; -1: SIGKILL came before it was recorded
   std::string err;  // its standard error
+
+  // By itself: with this code, or so that mpirun's SIGKILL came between its end and the record.
+  bool ended_with(int wanted) const { return code == wanted || code == -1; }
 };
 
 // The command of a rank whose end is to be recorded below `folder`, for rank_ends(). mpirun signals the whole process

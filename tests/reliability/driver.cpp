@@ -57,6 +57,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "dist/connect.h"
+#include "dist/ending.h"
 #include "support/poisoned_ranks.h"
 #include "train/trainer.h"
 
@@ -360,8 +361,7 @@ int main(int argc, char** argv) {
   try {
     code = train({argv, argv + argc});
   } catch (const t6::SaidElsewhere& error) {
-    ::usleep(500'000);  // as the program does: the rank that says it gets the time to
-    code = static_cast<int>(error.code());
+    t6::dist::leave_with_others(error.code());  // as the program does
   } catch (const t6::Error& error) {
     std::fprintf(stderr, "t6: %s\n", error.what());
     code = static_cast<int>(error.code());

@@ -1,16 +1,15 @@
 // One rank of a short training on GPUs (train_ranks.h) that a launcher started: `ranks_driver [zero] [bf16] [tree]
 // [graph]`. Rank 0 writes what came of it, which must be the same on all ranks, the weights as a hash:
 //   trained over COMMUNICATOR LOSS... | NORM... | HASH
-#include <chrono>
 #include <cstdio>
 #include <span>
 #include <string>
 #include <string_view>
-#include <thread>
 
 #include "base/error.h"
 #include "base/io.h"
 #include "dist/connect.h"
+#include "dist/ending.h"
 #include "train/device.h"
 #include "train/train_ranks.h"
 
@@ -62,8 +61,7 @@ int main(int argc, char** argv) {
   try {
     return run(argc, argv);
   } catch (const SaidElsewhere& error) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(500));
-    return static_cast<int>(error.code());
+    t6::dist::leave_with_others(error.code());
   } catch (const Error& error) {
     std::fprintf(stderr, "t6: %s\n", error.what());
     return static_cast<int>(error.code());
