@@ -2,7 +2,8 @@
 """One training step of a t6 model in PyTorch, timed: the peer that t6 is measured against.
 
 The model is written as a PyTorch user would write it: nn.Linear, scaled_dot_product_attention, autocast, fused AdamW, optionally
-torch.compile. Tokens are random. Prints one JSON object. On a GPU nothing waits for it between the timed steps.
+torch.compile. Tokens are random; --accumulate N adds the gradients of N micro-batches up before one update, as `t6 bench train
+--micro-steps N` does. Prints one JSON object. On a GPU nothing waits for it between the timed steps.
 
 Compiled by blocks, all blocks share one graph and the head is another: minutes less to compile than the whole model at once
 (--compile model), whose layers are written out one after the other.
@@ -152,12 +153,15 @@ def main():
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=("f32", "bf16"), default="f32")
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--accumulate", type=int, default=1, help="micro-batches a step, with one update")
     parser.add_argument("--context", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: PyTorch's choice")
     parser.add_argument("--compile", nargs="?", const="blocks", choices=("blocks", "model"), help="by blocks unless told otherwise")
     args = parser.parse_args()
+    if args.accumulate < 1:
+        parser.error(f"--accumulate: expected 1 or more, got {args.accumulate}")
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.manual_seed(1)
@@ -172,9 +176,10 @@ def main():
     precision = lambda: torch.autocast(args.device.split(":")[0], torch.bfloat16) if low else contextlib.nullcontext()
 
     def step():
-        with precision():
-            loss = run(tokens, targets)
-        loss.backward()
+        for _ in range(args.accumulate):
+            with precision():
+                loss = run(tokens, targets)
+            (loss / args.accumulate).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -196,12 +201,13 @@ def main():
     seconds = time.perf_counter() - begin
     # On a GPU by events, which do not hold it up.
     each = [a.elapsed_time(b) if on_gpu else 1000 * (b - a) for a, b in zip(ends, ends[1:])]
-    tokens_per_step = args.batch * args.context
+    tokens_per_step = args.accumulate * args.batch * args.context
     print(json.dumps({
         "framework": "PyTorch " + torch.__version__ + (" compiled" if args.compile else " eager"),
         "compiled": args.compile, "warmup_seconds": warmup_seconds,
         "kind": args.kind, "size": args.size, "precision": args.precision, "device": args.device,
-        "threads": torch.get_num_threads(), "batch": args.batch, "context": args.context,
+        "threads": torch.get_num_threads(), "batch": args.batch, "micro_steps": args.accumulate,
+        "context": args.context,
         "parameters": sum(p.numel() for p in model.parameters()), "loss": loss.item(),
         "ms_per_step": 1000 * seconds / args.steps, "best_ms_per_step": min(each),
         "tokens_per_second": tokens_per_step * args.steps / seconds,

@@ -31,6 +31,7 @@ using Clock = std::chrono::steady_clock;
 struct Options {
   ConfigArguments config;
   int64_t batch = 0;
+  int64_t micro_steps = 1;
   int64_t steps = 5;
   int64_t warmup = 1;
   std::optional<Precision> precision;
@@ -78,14 +79,15 @@ Result measure(const RunConfig& config, const Options& options, Device device, b
   train::AdamW optimizer(model.parameters(), config.optimizer);
   const train::MicroBatch batch = made_up_batch(config.model, config.train.micro_batch);
   train::TrainingStep step(model, optimizer,
-                           {.micro_steps = 1,
+                           {.micro_steps = options.micro_steps,
                             .accumulation = config.train.accumulation,
                             .recompute = config.train.recompute,
                             .clip_norm = config.optimizer.clip_norm,
                             .cuda_graph = cuda_graph});
   Result result;
   MemoryOptions sizes = train::memory_options(config, device);
-  sizes.micro_steps = 1;
+  sizes.micro_steps = options.micro_steps;
+  sizes.tree = false;        // a step alone adds up in turn
   sizes.async_save = false;  // nothing is saved
   result.estimate = estimate_memory(model, sizes);
   Progress progress({.label = "bench",
@@ -125,6 +127,7 @@ struct Report {
   ModelFacts facts;
   Device device;
   int threads = 1;
+  int64_t micro_steps = 1;
   int64_t steps = 0;
   bool cuda_graph = false;
   Result result;
@@ -132,7 +135,7 @@ struct Report {
   std::optional<Yardsticks> yardsticks;
   std::optional<ProfileTable> time;
 
-  double tokens_per_step() const { return static_cast<double>(facts.micro_batch * facts.model.context); }
+  double tokens_per_step() const { return static_cast<double>(micro_steps * facts.micro_batch * facts.model.context); }
   double ms() const { return result.total() * 1e3 / static_cast<double>(steps); }
   double best_ms() const { return *std::min_element(result.step_seconds.begin(), result.step_seconds.end()) * 1e3; }
   double tokens_per_second() const { return tokens_per_step() / ms() * 1e3; }
@@ -148,6 +151,7 @@ Json to_json(const Report& report) {
             {"device_name", report.peak.device},
             {"precision", config::name_of(report.facts.precision)},
             {"batch", report.facts.micro_batch},
+            {"micro_steps", report.micro_steps},
             {"context", report.facts.model.context},
             {"threads", report.threads},
             {"steps", report.steps},
@@ -186,8 +190,9 @@ std::string to_text(const Report& report) {
                             format_grouped(static_cast<uint64_t>(facts.counts.parameters)))},
       {"device", report.device.is_cuda() ? report.peak.device
                                          : fmt::format("{}, {} threads", report.peak.device, report.threads)},
-      {"step", fmt::format("{} windows of {} = {} tokens in {}", facts.micro_batch, facts.model.context,
-                           report.tokens_per_step(), precision)},
+      {"step", fmt::format("{}{} windows of {} = {} tokens in {}",
+                           report.micro_steps > 1 ? fmt::format("{} micro-steps of ", report.micro_steps) : "",
+                           facts.micro_batch, facts.model.context, report.tokens_per_step(), precision)},
       {"speed", fmt::format("{:.1f} tokens/s, {:.1f} ms a step over {} steps (best {:.1f} ms)",
                             report.tokens_per_second(), report.ms(), report.steps, report.best_ms())},
       {"mfu", fmt::format("{:.1f}% (causal attention counted once), {:.1f}% (full-attention convention)",
@@ -221,6 +226,7 @@ int run(const Options& given) {
   report.facts = model_facts(config, options.config.paths().back().stem().string(), report.device);
   train::set_determinism(config.run.determinism);
   report.threads = omp_get_max_threads();
+  report.micro_steps = options.micro_steps;
   report.steps = options.steps;
   options.profile |= report.device.is_cpu();
   const DType precision = dtype_for(config.train.precision);
@@ -254,12 +260,21 @@ void add_bench_train(CLI::App& group, Context& context) {
       add_command(group, "train", "training steps on made-up tokens, and where their time goes",
                   "  t6 bench train --config configs/demo_tpa.yaml --steps 3\n"
                   "  t6 bench train --config configs/t6_tpa_small.yaml --batch 4 --precision bf16 --json\n"
+                  "  t6 bench train --config configs/t6_tpa_small.yaml --device cuda --micro-steps 5\n"
                   "  t6 bench train --config configs/t6_tpa_small.yaml --device cuda --profile");
   auto options = options_for<Options>(command, context, &run);
   add_config_arguments(command, options->config);
-  command->add_option("--batch", options->batch, "windows a step; without it the config's micro_batch")
+  command->add_option("--batch", options->batch, "windows a micro-step; without it the config's micro_batch")
       ->type_name("B")
       ->transform(integer_between(1, 65536));
+  command
+      ->add_option(
+          "--micro-steps", options->micro_steps,
+          "micro-batches a step, whose gradients add up before one update: with 1 each pays for a whole update, "
+          "which a run pays once in train.global_batch / (train.micro_batch x ranks) of them")
+      ->type_name("N")
+      ->transform(integer_between(1, 65536))
+      ->capture_default_str();
   add_device(command, options->device);
   command->add_option("--steps", options->steps, "steps measured")
       ->type_name("N")

@@ -97,14 +97,16 @@ Pace pace_of_bench(const std::string& path, const ModelFacts& facts) {
     const auto batch = bench.at("batch").get<double>();
     const double seconds = bench.at("ms_per_step").get<double>() / 1e3;
     const double optimizer = optimizer_seconds(bench, seconds);
-    if (!(batch > 0) || !(seconds > optimizer)) {
+    const auto micro_steps = bench.value("micro_steps", 1.0);  // 1 where an earlier version wrote the file
+    if (!(batch > 0) || !(micro_steps > 0) || !(seconds > optimizer)) {
       fail(ExitCode::usage, "--measured {}: expected a batch and a time above zero, got {} and {} s", path, batch,
            seconds);
     }
-    return {.micro_seconds = (seconds - optimizer) * static_cast<double>(facts.micro_batch) / batch,
-            .optimizer_seconds = optimizer,
-            .source = fmt::format("measured on {}: {:.1f} ms for {} windows ({})",
-                                  bench.at("device_name").get<std::string>(), seconds * 1e3, batch, path)};
+    return {
+        .micro_seconds = (seconds - optimizer) * static_cast<double>(facts.micro_batch) / (batch * micro_steps),
+        .optimizer_seconds = optimizer,
+        .source = fmt::format("measured on {}: {:.1f} ms for {} windows ({})",
+                              bench.at("device_name").get<std::string>(), seconds * 1e3, batch * micro_steps, path)};
   } catch (const nlohmann::json::exception&) {
     refuse("JSON of something else");
   }

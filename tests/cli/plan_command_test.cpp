@@ -57,6 +57,14 @@ TEST_F(PlanCommand, OneGpuIsWhatWasMeasured) {
   EXPECT_EQ(two.at("micro_steps"), 2);
   EXPECT_NEAR(two.at("step_ms").get<double>() / ms, 1, 1e-9);
 
+  // A step of three micro-steps is the time of three, not of one.
+  json three = json::parse(bench.out);
+  three["micro_steps"] = 3;
+  write("one.json", three.dump());
+  const double update = three.at("time").at(3).at("share");
+  EXPECT_NEAR(row({}).at("step_ms").get<double>() / ms, (1 - update) / 3 + update, 1e-9);
+  write("one.json", bench.out);
+
   // Of another model, or no such document.
   const Outcome other = run({"plan", "--config", kSmall, "--measured", "one.json"});
   EXPECT_EQ(other.code, 2);

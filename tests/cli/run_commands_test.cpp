@@ -561,7 +561,32 @@ TEST_F(RunCommands, BenchTrainSaysWhereTheTimeGoes) {
   const Outcome text = expect_ok({"bench", "train", "--config", "tiny.yaml", "--steps", "1", "--precision", "bf16"});
   EXPECT_TRUE(contains(text.out, "tokens/s"));
   EXPECT_TRUE(contains(text.out, "estimated"));
+  EXPECT_FALSE(contains(text.out, "micro-steps"));
   EXPECT_EQ(files(), std::vector<std::string>{"tiny.yaml"});
+}
+
+TEST_F(RunCommands, BenchTrainTakesMicroStepsTogether) {
+  write("tiny.yaml", kTinyConfig);
+  const auto bench = [&](const char* micro_steps, bool as_json) {
+    std::vector<std::string> words{"bench",   "train", "--config", "tiny.yaml", "--device",      "cpu",
+                                   "--batch", "2",     "--steps",  "2",         "--micro-steps", micro_steps};
+    if (as_json) words.push_back("--json");
+    return expect_ok(words).out;
+  };
+  const json one = json::parse(bench("1", true)), three = json::parse(bench("3", true));
+  EXPECT_EQ(one.at("micro_steps"), 1);
+  EXPECT_EQ(three.at("micro_steps"), 3);
+  EXPECT_EQ(three.at("batch"), 2);
+  const double tokens = 3 * 2 * three.at("context").get<double>();
+  EXPECT_NEAR(three.at("tokens_per_second").get<double>() * three.at("ms_per_step").get<double>() / 1e3, tokens, 1e-6);
+  // One update a step, however many micro-steps.
+  const auto part = [](const json& of, size_t i) { return of.at("time").at(i).at("calls_per_step").get<double>(); };
+  EXPECT_EQ(one.at("time").at(3).at("part"), "optimizer");
+  EXPECT_EQ(part(three, 3), part(one, 3));
+  EXPECT_EQ(part(three, 0), 3 * part(one, 0)) << "products";
+  EXPECT_EQ(three.at("estimated_memory_bytes"), one.at("estimated_memory_bytes"));
+  EXPECT_TRUE(contains(bench("3", false), "3 micro-steps of 2 windows"));
+  expect_refused({"bench", "train", "--config", "tiny.yaml", "--micro-steps", "0"}, 2, {"--micro-steps"});
 }
 
 TEST_F(RunCommands, BenchTrainOnAGpuTimesKernelsWhenAsked) {
