@@ -235,11 +235,12 @@ run_tests() {
   done < <(grep -v '^ops ' "$unpacked/filters"; grep '^ops ' "$unpacked/filters")
 }
 
-# configurations lead|rest: "kind size micro-batch" of the kinds and sizes asked for: all kinds at small; tpa and mha at every
-# size. tpa and mha at small lead.
+# configurations lead|rest: "kind size micro-batch micro-steps steps" of the kinds and sizes asked for: all kinds at small; tpa and
+# mha at every size. tpa and mha at small lead. Micro-batches are those of the configs; as many of them share an update as on the
+# 8 GPUs (small: 4) of the published runs, which the ceilings were computed for; few steps are as long as many short ones.
 configurations() {
-  local kind size batch which
-  while read -r size batch; do
+  local kind size counts which
+  while read -r size counts; do
     among "$size" "$sizes" || continue
     for kind in ${kinds//,/ }; do
       which=rest
@@ -248,9 +249,9 @@ configurations() {
         *" small" | "tpa "* | "mha "*) ;;
         *) continue ;;
       esac
-      [ "$which" != "$1" ] || echo "$kind $size $batch"
+      [ "$which" != "$1" ] || echo "$kind $size $counts"
     done
-  done <<< $'small 24\nmedium 16\nlarge 12\nxl 6'
+  done <<< $'small 24 5 8\nmedium 20 3 8\nlarge 15 4 5\nxl 6 10 3'
 }
 
 describe_bench() {
@@ -262,15 +263,15 @@ print("%.0f tokens/s, MFU %.1f %%, %.1f GiB (estimate %.1f), attention forward o
     d["tokens_per_second"], 100 * d["mfu_causal"], d["peak_memory_bytes"] / 2**30, d["estimated_memory_bytes"] / 2**30,
     a.get("forward"), a.get("backward")))' "$1" 2>/dev/null || echo measured
 }
-# bench_row LABEL FILE KIND SIZE BATCH [SETTING...]
+# bench_row LABEL FILE KIND SIZE BATCH MICRO_STEPS STEPS [SETTING...]
 bench_row() {
-  local label=$1 file=$raw/$2 kind=$3 size=$4 batch=$5 least=15 kernels=$attention_kernels
-  shift 5
+  local label=$1 file=$raw/$2 kind=$3 size=$4 batch=$5 micro_steps=$6 steps=$7 least=15 kernels=$attention_kernels
+  shift 7
   [ "$size" != xl ] || least=25
   while true; do
     attempt "$label" $least 100 "$file.json" "$file.err" env "${ours[@]}" "T6_ATTENTION=$kernels" "$unpacked/bin/t6" bench train \
-      --config "configs/t6_${kind}_${size}.yaml" "$@" --device cuda --precision bf16 --batch "$batch" --steps 20 --warmup 4 \
-      --json || return 0
+      --config "configs/t6_${kind}_${size}.yaml" "$@" --device cuda --precision bf16 --batch "$batch" \
+      --micro-steps "$micro_steps" --steps "$steps" --warmup 1 --json || return 0
     judge "$label" "$(describe_bench "$file.json")" "$(last_line "$file.err")"
     # What cuDNN does not take is a failure; a figure of the slower kernels is worth having all the same.
     if [ "$status" != 2 ] || [ "$kernels" != cudnn ]; then break; fi
@@ -281,33 +282,33 @@ bench_row() {
   update_table
 }
 run_bench() { # lead|rest
-  local kind size batch
+  local kind size batch micro_steps steps
   say "bench, $1"
   on_gpu "bench, $1" || return 0
-  while read -r kind size batch; do
-    bench_row "$kind $size" "bench_${kind}_$size" "$kind" "$size" "$batch"
+  while read -r kind size batch micro_steps steps; do
+    bench_row "$kind $size" "bench_${kind}_$size" "$kind" "$size" "$batch" "$micro_steps" "$steps"
   done < <(configurations "$1")
   # What the graph costs or saves, nodes that allocate and free among it.
   if [ "$1" = lead ] && among tpa "$kinds" && among small "$sizes"; then
-    bench_row "tpa small, no CUDA graph" bench_tpa_small.no_graph tpa small 24 train.cuda_graph=false
+    bench_row "tpa small, no CUDA graph" bench_tpa_small.no_graph tpa small 24 5 8 train.cuda_graph=false
   fi
 }
 
 run_peers() { # lead|rest
-  local kind size batch mode file
+  local kind size batch micro_steps steps mode file
   say "peers, $1"
   on_gpu "peers, $1" || return 0
   if ! python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)' 2>/dev/null; then
     leave_out "peers, $1" "PyTorch is not installed"
     return 0
   fi
-  while read -r kind size batch; do
+  while read -r kind size batch micro_steps steps; do
     file=$raw/peer_${kind}_$size
     for mode in --compile ""; do
       attempt "PyTorch $kind $size" 45 150 "$file.json" "$file.err" \
         env "TORCHINDUCTOR_CACHE_DIR=$work/inductor" "TRITON_CACHE_DIR=$work/triton" \
         python3 bench/pytorch_baseline.py --device cuda --kind "$kind" --size "$size" --precision bf16 --batch "$batch" \
-        --steps 20 --warmup 4 $mode || break
+        --accumulate "$micro_steps" --steps "$steps" --warmup 1 $mode || break
       case "$status" in
         0) pass "PyTorch $kind $size" "$([ -n "$mode" ] || echo "not ")compiled" ;;
         124) leave_out "PyTorch $kind $size" "cut off after $limit s" ;;

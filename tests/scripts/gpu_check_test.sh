@@ -109,9 +109,16 @@ says "| memcheck of a planted error | found |"
 says "| racecheck Kinds/Norm | 1 tests, ERROR SUMMARY: 0 errors |"
 runs "t6_tensor_tests --gtest_filter=Gpu*" "device cuda, program /" "t6_model_tests --gtest_filter=*Golden*-*F64*" \
   "t6_ops_tests --gtest_filter=*" "t6_tpa_small.yaml" "T6_ATTENTION=cudnn" "t6_mha_small.yaml" \
-  "t6_tpa_small.yaml train.cuda_graph=false" "--kind tpa --size small" "--kind mha --size small" "t6_mqa_small.yaml" "t6_mha_xl.yaml" \
+  "t6_tpa_small.yaml train.cuda_graph=false --device cuda --precision bf16 --batch 24 --micro-steps 5" "--kind tpa --size small" "--kind mha --size small" "t6_mqa_small.yaml" "t6_mha_xl.yaml" \
   "--profile" "bench ops" "bench decode" "--kind mla --size small" "--kind mha --size xl" "tokenizer train" "generate" "--tool memcheck" "--tool racecheck" \
   "--kernel-name kernel_substring=2t64cuda" "T6_ATTENTION=own" "--gtest_filter=Swiglu.*-" "AttentionBackend" "--tool racecheck"
+# As large and as many as in the configs on the GPUs of the published runs, by ours and by the peer.
+for counts in "small 24 5" "medium 20 3" "large 15 4" "xl 6 10"; do
+  read -r size batch micro_steps <<< "$counts"
+  grep -q "micro_batch: $batch\$" "configs/t6_tpa_$size.yaml" || wrong "the config of $size has another micro-batch than $batch"
+  grep -q "t6_mha_$size.yaml .*--batch $batch --micro-steps $micro_steps " "$FAKE_LOG" || wrong "bench of $size is not $counts"
+  grep -q -- "--size $size .*--batch $batch --accumulate $micro_steps " "$FAKE_LOG" || wrong "the peer of $size is not $counts"
+done
 [ "$(ls -A "$folder/report")" = $'report.md\nreport.tar.gz' ] || wrong "the report's folder has $(ls -A "$folder/report")"
 tar -tzf "$folder/report/report.tar.gz" > "$folder/list"
 for name in bench_tpa_xl.json peer_mha_small.json tests_ops.log use/gqa.3_eval.out; do
