@@ -8,7 +8,8 @@
 #                            [--budget SECONDS]
 #       Where the GPU is, in a working tree of this repository. Parts, all without --parts: tests, bench, peers (PyTorch on the
 #       same card), profile, use (train, evaluate and generate as a user does) and sanitizer. In this order, but for tpa and mha
-#       at small, which are timed beside PyTorch before all others; of all the parts the tests take at most 5/18 of the time.
+#       at small, which are timed beside PyTorch before all others, and for small shapes under the sanitizer, which follow the
+#       tests; of all the parts the tests take at most 5/18 of the time, and each of the sanitizer's two tools then 1/12.
 #       Nothing runs longer than the budget, 540 s from the start, and what was left out is said; parts that are named alone
 #       have all of it. DIR gets two files, written again with every result so that a run that is killed leaves them too:
 #       report.md, and report.tar.gz with all outputs. --kinds tpa,mha --sizes small,xl choose among bench, peers and use,
@@ -413,8 +414,12 @@ void run(bool racing) {
 int main(int argc, char**) { t6::cuda::run(argc > 1); }
 CUDA
 }
-check_planted() { # sanitizer
+# With the path of the sanitizer. Once: what comes last needs no other answer.
+planted=
+check_planted() {
   local nvcc tool label which=()
+  [ -z "$planted" ] || return 0
+  planted=checked
   nvcc=$(find_program nvcc)
   if [ -z "$nvcc" ]; then
     leave_out "planted errors" "no nvcc to compile them"
@@ -429,7 +434,7 @@ check_planted() { # sanitizer
   fi
   for tool in memcheck racecheck; do
     label="$tool of a planted error"
-    attempt "$label" 10 60 "$raw/planted_$tool.log" "$raw/planted_$tool.log" "$1" --tool "$tool" --kernel-name "$our_kernels" \
+    attempt "$label" 10 60 "$raw/planted_$tool.log" "$raw/planted_$tool.log" "$sanitizer" --tool "$tool" --kernel-name "$our_kernels" \
       --error-exitcode 9 "$work/planted" "${which[@]}" || continue
     case "$status" in
       9) pass "$label" "found" ;;
@@ -439,18 +444,57 @@ check_planted() { # sanitizer
     which=(racing)
   done
 }
-run_sanitizer() {
-  local tool suite sanitizer log suites label
-  local filter='*-*Bench*:*Heavy*:*LargeProduct*:AttentionBackend*' summary='ERROR SUMMARY|RACECHECK SUMMARY'
-  say "compute-sanitizer"
-  on_gpu "compute-sanitizer" || return 0
+# Large cases say nothing more here and take minutes, and of cuDNN's attention nothing is ours.
+not_watched='*Bench*:*Heavy*:*LargeProduct*:AttentionBackend*'
+# What is left for a few seconds: no products, no reading of files, nothing that runs on the host alone, and of the others no
+# test that is named for its size or runs its kernels again and again.
+not_small="$not_watched:Matmul*:Linear.*:FewRows.*:Lanes.*:Hdf5Reader.*:SimdMath.*:Divisor.*:Work.*:*Rejects*:*ThreadCount*"
+not_small+=':*Many*:*Several*:*Long*:*Every*:*Wide*:*SizesOf*:*Splits*:*Nearest*'
+sanitizer=
+find_sanitizer() { # LABEL
+  on_gpu "$1" || return 1
   sanitizer=$(find_program compute-sanitizer)
-  if [ -z "$sanitizer" ]; then
-    leave_out "compute-sanitizer" "not installed"
-    return 0
+  [ -n "$sanitizer" ] || leave_out "$1" "not installed"
+  [ -n "$sanitizer" ]
+}
+# sanitize LABEL LEAST MOST TOOL LOG FILTER: false as attempt; summary: what the tool said in the end, or its first finding.
+summary=
+sanitize() {
+  local label=$1 least=$2 most=$3 tool=$4 log=$5 filter=$6
+  attempt "$label" "$least" "$most" "$log" "$log" env "${ours[@]}" "${share[@]}" T6_TEST_DEVICE=cuda T6_ATTENTION=own \
+    "$sanitizer" --tool "$tool" --kernel-name "$our_kernels" --error-exitcode 9 "$unpacked/bin/t6_ops_tests" \
+    "--gtest_filter=$filter" || return 1
+  summary="$(grep -c '^\[       OK' "$log" || true) tests"
+  # One that was cut off gives no summary, but what it found until then.
+  if [ "$status" = 124 ] && grep -qE "$findings" "$log"; then status=9; fi
+  if [ "$status" = 0 ]; then
+    summary+=", $(first_match 'ERROR SUMMARY|RACECHECK SUMMARY' "$log")"
+  elif [ "$status" != 124 ]; then
+    summary+=", $(first_match "ERROR SUMMARY|RACECHECK SUMMARY|^\[  FAILED  \]|$findings" "$log")"
   fi
-  check_planted "$sanitizer"
-  # Large cases say nothing more here and take minutes, and of cuDNN's attention nothing is ours.
+}
+findings='^=+ (Invalid|Misaligned|Error: Race|Warning: Race)|^\[  FAILED  \]'
+# Both tools over small shapes, in one process each, as starting one takes seconds: what comes last is often not reached.
+run_sanitizer_early() {
+  local tool label
+  say "compute-sanitizer, small shapes"
+  find_sanitizer "compute-sanitizer, small shapes" || return 0
+  check_planted
+  for tool in memcheck racecheck; do
+    label="$tool of small shapes"
+    sanitize "$label" 15 $((budget / 12)) "$tool" "$raw/sanitizer_small_$tool.log" "*-$not_small" || continue
+    if [ "$status" = 124 ]; then
+      leave_out "$label" "$summary, then cut off after $limit s"
+    else
+      judge "$label" "$summary" "$summary"
+    fi
+  done
+}
+run_sanitizer() {
+  local tool suite log suites label filter="*-$not_watched"
+  say "compute-sanitizer"
+  find_sanitizer "compute-sanitizer" || return 0
+  check_planted
   attempt "compute-sanitizer" 10 60 "$raw/suites.txt" "$raw/suites.err" env "${ours[@]}" "$unpacked/bin/t6_ops_tests" --gtest_list_tests \
     "--gtest_filter=$filter" || return 0
   mapfile -t suites < <(sed -n 's/^\([A-Za-z0-9_/]*\.\)\( .*\)\{0,1\}$/\1/p' "$raw/suites.txt")
@@ -462,11 +506,8 @@ run_sanitizer() {
     for tool in memcheck racecheck; do
       label="$tool ${suite%.}"
       log=$raw/sanitizer_${tool}_${suite//[^A-Za-z0-9]/_}log
-      attempt "$tool from ${suite%.} on" 15 60 "$log" "$log" env "${ours[@]}" "${share[@]}" T6_TEST_DEVICE=cuda T6_ATTENTION=own \
-        "$sanitizer" --tool "$tool" --kernel-name "$our_kernels" --error-exitcode 9 "$unpacked/bin/t6_ops_tests" \
-        "--gtest_filter=$suite${filter}" || return 0
-      judge "$label" "$(grep -c '^\[       OK' "$log" || true) tests, $(first_match "$summary" "$log")" \
-        "$(first_match "$summary|^\[  FAILED  \]" "$log")"
+      sanitize "$tool from ${suite%.} on" 15 60 "$tool" "$log" "$suite$filter" || return 0
+      judge "$label" "$summary" "$summary"
     done
   done
 }
@@ -521,6 +562,7 @@ HEAD
   [ "$status" = 0 ] || exit 1
   [ "$parts" = tests ] || test_seconds=$((budget * 5 / 18))
   ! among tests "$parts" || run_tests "$test_seconds"
+  [ "$parts" = sanitizer ] || ! among sanitizer "$parts" || run_sanitizer_early
   ! among bench "$parts" || run_bench lead
   ! among peers "$parts" || run_peers lead
   ! among bench "$parts" || run_bench rest

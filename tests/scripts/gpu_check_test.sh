@@ -34,6 +34,7 @@ echo "T6_ATTENTION=${T6_ATTENTION:-}" >> "$FAKE_LOG"
 while [[ $1 == --* ]]; do shift 2; done
 case "$1" in *planted) exit "${FAKE_PLANTED:-9}" ;; esac
 "$@"
+[ -z "${FAKE_RACE:-}" ] || { echo "========= Error: Race reported between Write access and Read access"; exec sleep 30; }
 echo "========= ERROR SUMMARY: 0 errors"
 E2
 fake "$folder/bundle/bin/t6" <<'E2'
@@ -106,12 +107,15 @@ says "| use of mla |"
 says "validation loss 4.5, resumed"
 says "bench_tpa_small.no_graph.json"
 says "| memcheck of a planted error | found |"
+[ "$(grep -c 'exitcode 9 .*/planted' "$FAKE_LOG")" = 2 ] || wrong "the planted errors were looked for more than once"
+says "| memcheck of small shapes | 1 tests, ERROR SUMMARY: 0 errors |"
 says "| racecheck Kinds/Norm | 1 tests, ERROR SUMMARY: 0 errors |"
 runs "t6_tensor_tests --gtest_filter=Gpu*" "device cuda, program /" "t6_model_tests --gtest_filter=*Golden*-*F64*" \
-  "t6_ops_tests --gtest_filter=*" "t6_tpa_small.yaml" "T6_ATTENTION=cudnn" "t6_mha_small.yaml" \
+  "t6_ops_tests --gtest_filter=*" "--kernel-name kernel_substring=2t64cuda --error-exitcode 9" "/planted racing" "--tool memcheck" "T6_ATTENTION=own" \
+  "t6_ops_tests --gtest_filter=*-*Bench" "--tool racecheck" "t6_tpa_small.yaml" "T6_ATTENTION=cudnn" "t6_mha_small.yaml" \
   "t6_tpa_small.yaml train.cuda_graph=false --device cuda --precision bf16 --batch 24 --micro-steps 5" "--kind tpa --size small" "--kind mha --size small" "t6_mqa_small.yaml" "t6_mha_xl.yaml" \
-  "--profile" "bench ops" "bench decode" "--kind mla --size small" "--kind mha --size xl" "tokenizer train" "generate" "--tool memcheck" "--tool racecheck" \
-  "--kernel-name kernel_substring=2t64cuda" "T6_ATTENTION=own" "--gtest_filter=Swiglu.*-" "AttentionBackend" "--tool racecheck"
+  "--profile" "bench ops" "bench decode" "--kind mla --size small" "--kind mha --size xl" "tokenizer train" "generate" "--tool memcheck" \
+  "T6_ATTENTION=own" "--gtest_filter=Swiglu.*-" "AttentionBackend" "--tool racecheck"
 # As large and as many as in the configs on the GPUs of the published runs, by ours and by the peer.
 for counts in "small 24 5" "medium 20 3" "large 15 4" "xl 6 10"; do
   read -r size batch micro_steps <<< "$counts"
@@ -141,10 +145,14 @@ case="tools that find no planted error prove nothing"
 check 1 FAKE_PLANTED=0 --parts sanitizer
 says "| racecheck of a planted error | FAILED: not found (status 0)"
 
+case="what a tool found before it was cut off counts"
+check 1 FAKE_RACE=1 --parts bench,sanitizer --kinds mla --sizes xl --budget 24
+says "| memcheck of small shapes | FAILED: status 9: 1 tests, Error: Race reported between Write access and Read access |"
+
 case="without a GPU"
 check 3 FAKE_NO_GPU=1 --parts bench,peers,profile,use,sanitizer
 says "| compute-sanitizer | left out: no GPU |"
-says "Nothing failed; 7 checks were left out."
+says "Nothing failed; 8 checks were left out."
 
 case="one deadline for everything; what is cut off is left out"
 SECONDS=0
