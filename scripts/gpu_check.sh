@@ -154,7 +154,8 @@ publish() {
   mv "$report/.report.tar.gz" "$report/report.tar.gz"
 }
 update_table() {
-  if command -v python3 >/dev/null; then python3 bench/gpu_table.py "$raw" > "$raw/table.md" || true; fi
+  python3 bench/gpu_table.py "$raw" > "$raw/table.md" 2> "$raw/table.err" ||
+    echo "No table: bench/gpu_table.py did not run here (table.err); where Python is it makes one of report.tar.gz." > "$raw/table.md"
   publish
 }
 first_match() { # PATTERN FILE...: the first line with it, fit for a row
@@ -255,14 +256,46 @@ configurations() {
   done <<< $'small 24 5 8\nmedium 20 3 8\nlarge 15 4 5\nxl 6 10 3'
 }
 
-describe_bench() {
-  python3 -c '
-import json, sys
-d = json.load(open(sys.argv[1]))
-a = d.get("attention", {})
-print("%.0f tokens/s, MFU %.1f %%, %.1f GiB (estimate %.1f), attention forward on %s, backward on %s" % (
-    d["tokens_per_second"], 100 * d["mfu_causal"], d["peak_memory_bytes"] / 2**30, d["estimated_memory_bytes"] / 2**30,
-    a.get("forward"), a.get("backward")))' "$1" 2>/dev/null || echo measured
+# What t6 bench train --json wrote, read without Python, which not every machine has.
+number_of() { sed -n "s/.*\"$2\": *\(-\{0,1\}[0-9][0-9.e+-]*\).*/\1/p" "$1" | sed -n 1p; } # FILE NAME
+word_of() { sed -n "s/.*\"$2\": *\"\([^\"]*\)\".*/\1/p" "$1" | sed -n 1p; }               # FILE NAME
+describe_bench() { # FILE: false where it lacks figures
+  awk -v rate="$(number_of "$1" tokens_per_second)" -v mfu="$(number_of "$1" mfu_causal)" \
+    -v peak="$(number_of "$1" peak_memory_bytes)" -v estimate="$(number_of "$1" estimated_memory_bytes)" \
+    -v forward="$(word_of "$1" forward)" -v backward="$(word_of "$1" backward)" 'BEGIN {
+      if (rate <= 0 || mfu == "" || peak <= 0 || estimate == "") exit 1
+      printf "%.0f tokens/s, MFU %.1f %%, %.1f GiB (estimate %.1f), attention forward on %s, backward on %s\n",
+        rate, 100 * mfu, peak / 2^30, estimate / 2^30, forward, backward }'
+}
+# By how many percent the estimate of memory misses the peak, where that is more than 10: who plans a run trusts it.
+memory_error() { # FILE
+  awk -v peak="$(number_of "$1" peak_memory_bytes)" -v estimate="$(number_of "$1" estimated_memory_bytes)" 'BEGIN {
+    error = 100 * (estimate / peak - 1)
+    if (error > 10 || error < -10) printf "%+.0f %%\n", error }'
+}
+# Of a row that ran.
+judge_bench() { # LABEL FILE
+  local text error
+  if ! text=$(describe_bench "$2"); then
+    fail "$1" "it wrote no figures"
+    return 0
+  fi
+  error=$(memory_error "$2")
+  if [ -n "$error" ]; then
+    fail "$1" "the estimate of memory is off by $error; $text"
+  else
+    pass "$1" "$text"
+  fi
+}
+# What the card does on a large product and in copies, which the ceilings are computed from: once.
+measure_rates() {
+  local file=$raw/rates
+  [ ! -e "$file.err" ] || return 0
+  attempt "rates of the card" 15 60 "$file.json" "$file.err" env "${ours[@]}" T6_ATTENTION=auto "$unpacked/bin/t6" bench train \
+    --config configs/demo_tpa.yaml --device cuda --precision bf16 --batch 1 --steps 1 --profile --json || return 0
+  judge "rates of the card" "$(number_of "$file.json" measured_gflops) GFLOP/s on a large product, $(
+    number_of "$file.json" measured_gigabytes_per_second) GB/s in copies" "$(last_line "$file.err")"
+  [ "$status" = 0 ] || rm -f "$file.json"
 }
 # bench_row LABEL FILE KIND SIZE BATCH MICRO_STEPS STEPS [SETTING...]
 bench_row() {
@@ -273,7 +306,7 @@ bench_row() {
     attempt "$label" $least 100 "$file.json" "$file.err" env "${ours[@]}" "T6_ATTENTION=$kernels" "$unpacked/bin/t6" bench train \
       --config "configs/t6_${kind}_${size}.yaml" "$@" --device cuda --precision bf16 --batch "$batch" \
       --micro-steps "$micro_steps" --steps "$steps" --warmup 1 --json || return 0
-    judge "$label" "$(describe_bench "$file.json")" "$(last_line "$file.err")"
+    if [ "$status" = 0 ]; then judge_bench "$label" "$file.json"; else judge "$label" "" "$(last_line "$file.err")"; fi
     # What cuDNN does not take is a failure; a figure of the slower kernels is worth having all the same.
     if [ "$status" != 2 ] || [ "$kernels" != cudnn ]; then break; fi
     cp "$file.err" "$file.cudnn.err"
@@ -286,6 +319,7 @@ run_bench() { # lead|rest
   local kind size batch micro_steps steps
   say "bench, $1"
   on_gpu "bench, $1" || return 0
+  measure_rates
   while read -r kind size batch micro_steps steps; do
     bench_row "$kind $size" "bench_${kind}_$size" "$kind" "$size" "$batch" "$micro_steps" "$steps"
   done < <(configurations "$1")

@@ -21,10 +21,11 @@ fake() { # FILE, whose body comes from standard input
 fake "$folder/bin/nvidia-smi" <<< '[ -z "${FAKE_NO_GPU:-}" ] || exit 9; echo "NVIDIA H100, 580, 81559 MiB"'
 fake "$folder/bin/ldconfig" <<< 'exit 1'
 fake "$folder/bin/nvcc" <<< 'while [ "$1" != -o ]; do shift; done; printf "exit 9\n" > "$2"; chmod +x "$2"'
+real_python=$(command -v python3 || true)
 fake "$folder/bin/python3" <<E2
+[ -z "\${FAKE_NO_PYTHON:-}" ] || exit 127
 case "\$*" in
   *sys.path*) echo "$folder/site $folder/nowhere" ;;
-  *tokens_per_second*) echo "1000 tokens/s" ;;
   bench/gpu_table.py*) echo "| table of \$(cd "\$2" && echo bench_*.json peer_*.json) |" ;;
   bench/pytorch_baseline.py*) [ -z "\${FAKE_NO_COMPILER:-}" ] || [[ \$* != *--compile* ]] || { echo no compiler >&2; exit 1; }; echo '{}' ;;
 esac
@@ -46,6 +47,25 @@ esac
 case "$*" in
   --version) echo "t6 of a test" ;;
   train*) echo "step 30  validation loss  4.5" ;;
+  "bench train"*--profile*--json*) echo '{"measured_gflops": 790000.5, "measured_gigabytes_per_second": 3000.25}' ;;
+  "bench train"*--json*) # as long as the program's, of which this is a part
+    cat <<JSON
+{
+  "model": {
+    "attention": "tpa"
+  },
+  "tokens_per_second": 401234.56,
+  "mfu_causal": 0.3671,
+  "peak_memory_bytes": 10737418240,
+  "estimated_memory_bytes": ${FAKE_ESTIMATE:-11000000000},
+  "attention": {
+    "backend": "cuDNN",
+    "forward": "cuDNN",
+    "backward": "own kernels"
+  }
+}
+JSON
+    ;;
   *--json*) echo '{}' ;;
 esac
 E2
@@ -136,7 +156,7 @@ says "| tests of model | FAILED: status 1: 1 passed, 1 failed, 0 skipped |"
 says "    [  FAILED  ] A.C"
 says "skipped in tensor: needs 2 GPUs"
 says "| mqa small | FAILED: status 2: t6: cuDNN does not take it |"
-says "| mqa small, without insisting on cuDNN | 1000 tokens/s |"
+says "| mqa small, without insisting on cuDNN | 401235 tokens/s, MFU 36.7 %, 10.0 GiB (estimate 10.2), attention forward on cuDNN, "
 says "| PyTorch tpa small | left out: it failed with status 1: no compiler |"
 says "| PyTorch tpa small | not compiled |"
 says "2 checks failed, 2 were left out."
@@ -145,9 +165,56 @@ case="tools that find no planted error prove nothing"
 check 1 FAKE_PLANTED=0 --parts sanitizer
 says "| racecheck of a planted error | FAILED: not found (status 0)"
 
+case="an estimate of memory that is more than a tenth off"
+for estimate in 9500000000 11900000000 12000000000000; do
+  check $((estimate > 9600000000 && estimate < 11811160064 ? 0 : 1)) FAKE_ESTIMATE=$estimate --kinds mla --sizes small --parts bench
+done
+says "| mla small | FAILED: the estimate of memory is off by +111659 %; 401235 tokens/s"
+check 0 FAKE_ESTIMATE=9700000000 --kinds mla --sizes small --parts bench
+check 1 FAKE_ESTIMATE=none --kinds mla --sizes small --parts bench
+says "| mla small | FAILED: it wrote no figures |"
+
+case="without Python the rows have the figures"
+check 3 FAKE_NO_PYTHON=1 --kinds tpa --sizes small --parts bench,peers
+says "No table: bench/gpu_table.py did not run here"
+says "| rates of the card | 790000.5 GFLOP/s on a large product, 3000.25 GB/s in copies |"
+says "| tpa small | 401235 tokens/s, MFU 36.7 %, 10.0 GiB (estimate 10.2), attention forward on cuDNN, backward on own kernels |"
+says "| tpa small, no CUDA graph | 401235 tokens/s"
+says "| peers, lead | left out: PyTorch is not installed |"
+
 case="what a tool found before it was cut off counts"
 check 1 FAKE_RACE=1 --parts bench,sanitizer --kinds mla --sizes xl --budget 24
 says "| memcheck of small shapes | FAILED: status 9: 1 tests, Error: Race reported between Write access and Read access |"
+
+# Models of the shipped configs at the speed of their published ceilings, at the rates these were computed for.
+case="the table"
+bench_json() { # KIND SIZE PARAMETERS LAYERS WIDTH HEADS BATCH MICRO_STEPS TOKENS_PER_SECOND CARD
+  cat > "$folder/table/bench_$1_$2.json" <<JSON
+{"model": {"attention": "$1", "layers": $4, "width": $5, "heads": $6, "head_width": 64, "context": 1024, "vocab_size": 50304,
+  "parameters": $3, "matmul_parameters": $3, "flops_per_token_causal": $((6 * $3 + 6 * $4 * 1024 * $6 * 64))},
+ "device_name": "${10}", "batch": $7, "micro_steps": $8, "context": 1024, "tokens_per_second": $9, "mfu_causal": 0.4, "mfu_full": 0.5,
+ "peak_memory_bytes": 10737418240, "estimated_memory_bytes": 9126805504, "reserved_memory_bytes": 11811160064,
+ "attention": {"forward": "cuDNN", "backward": "cuDNN"}}
+JSON
+}
+if [ -n "$real_python" ]; then
+  mkdir "$folder/table"
+  echo '{"measured_gflops": 790000, "measured_gigabytes_per_second": 3000}' > "$folder/table/rates.json"
+  bench_json tpa small 124342272 12 768 34 24 5 474000 "NVIDIA H100 80GB HBM3"
+  bench_json mha xl 1554892800 48 1600 25 6 10 55500 "NVIDIA H200"
+  echo '{"tokens_per_second": 237000, "compiled": "model"}' > "$folder/table/peer_tpa_small.json"
+  "$real_python" bench/gpu_table.py "$folder/table" > "$folder/table.md"
+  memory='10.0 GiB | **8.5 GiB (-15 %)** | 11.0 GiB'
+  for line in "| tpa small | 24 | 5 | 474,000 | 40.0 % | 50.0 % | $memory | cuDNN | 100 % | 100 % | 237,000 | as a whole | 2.00 x |" \
+    "| mha xl | 6 | 10 | 55,500 | 40.0 % | 50.0 % | $memory | cuDNN | 99 % |  |  |  |  |"; do
+    grep -qxF "$line" "$folder/table.md" || wrong "the table lacks $line: $(cat "$folder/table.md")"
+  done
+  # Twice the rates, half the share; without them none.
+  echo '{"measured_gflops": 1580000, "measured_gigabytes_per_second": 6000}' > "$folder/table/rates.json"
+  "$real_python" bench/gpu_table.py "$folder/table" | grep -qF '| 50 % | 100 % |' || wrong "the ceiling does not follow the rates"
+  rm "$folder/table/rates.json"
+  "$real_python" bench/gpu_table.py "$folder/table" | grep -qF '| cuDNN |  | 100 % |' || wrong "a ceiling without rates"
+fi
 
 case="without a GPU"
 check 3 FAKE_NO_GPU=1 --parts bench,peers,profile,use,sanitizer
@@ -172,7 +239,7 @@ for ((i = 0; i < 100; ++i)); do
 done
 kill -KILL -- -$! 2>/dev/null || kill -KILL $!
 wait $! 2>/dev/null || true
-says "| tpa small | 1000 tokens/s |"
+says "| tpa small | 401235 tokens/s"
 says "Not finished: 0 checks failed"
 tar -tzf "$folder/report/report.tar.gz" | grep -qx ./bench_tpa_small.json || wrong "report.tar.gz lacks what was done"
 
