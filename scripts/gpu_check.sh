@@ -15,7 +15,7 @@
 #       report.md, and report.tar.gz with all outputs. --kinds tpa,mha --sizes small,xl choose among bench, peers and use,
 #       --shard 2/3 the second third of tests and sanitizer.
 #       Exit status 0: all that was asked for ran and passed; 1: something failed; 3: nothing failed, but not all ran, as
-#       without a GPU or beyond the budget; 2: wrong arguments.
+#       without a GPU or beyond the budget; 2: wrong arguments, or a bundle that this card cannot run.
 #
 # cuBLASLt and cuDNN are found in the toolkit, among Python's packages (those of an installed PyTorch) and where the system looks;
 # T6_CUBLASLT and T6_CUDNN name other files. Where cuDNN is found, bench fails instead of timing slower kernels in its place.
@@ -90,10 +90,14 @@ pack() {
   cuda_filters > "$folder/filters"
   git describe --always --dirty --abbrev=12 > "$folder/commit"
   echo "$architectures" > "$folder/architectures"
+  # cuBLASLt is loaded by this number.
+  sed -n 's/^set(CMAKE_CUDA_COMPILER_VERSION "\([0-9]*\)\..*/\1/p' build/gpu/CMakeFiles/*/CMakeCUDACompiler.cmake |
+    sort -u > "$folder/cuda"
+  [ "$(wc -l < "$folder/cuda")" = 1 ] || die "build/gpu does not tell one release of CUDA: $(paste -sd' ' "$folder/cuda")"
   rm -rf "$bundle"
   mkdir -p "$bundle"
   # The programs hold the same kernels: with a window of 64 MiB these are stored once.
-  tar -C "$folder" -c bin lib data filters commit architectures | xz -9 > "$bundle/bundle.tar.xz"
+  tar -C "$folder" -c bin lib data filters commit architectures cuda | xz -9 > "$bundle/bundle.tar.xz"
   largest=$(cd "$folder" && find . -type f -printf '%s %p\n' | sort -rn | sed -n '1,8s/^\([0-9]*\)[0-9]\{6\} /  \1 MB /p')
   rm -rf "$folder"
   bytes=$(stat -c %s "$bundle/bundle.tar.xz")
@@ -329,8 +333,9 @@ run_bench() { # lead|rest
   fi
 }
 
+whole_models=yes # compiled as a whole in time, until one is not
 run_peers() { # lead|rest
-  local kind size batch micro_steps steps mode file
+  local kind size batch micro_steps steps mode modes how most file label
   say "peers, $1"
   on_gpu "peers, $1" || return 0
   if ! python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)' 2>/dev/null; then
@@ -339,23 +344,36 @@ run_peers() { # lead|rest
   fi
   while read -r kind size batch micro_steps steps; do
     file=$raw/peer_${kind}_$size
-    for mode in --compile ""; do
-      attempt "PyTorch $kind $size" 45 150 "$file.json" "$file.err" \
+    label="PyTorch $kind $size"
+    # As a whole it may be faster; that takes minutes more to compile where models are larger.
+    modes=(blocks eager)
+    [ "$1$whole_models" != leadyes ] || modes=(model blocks eager)
+    for mode in "${modes[@]}"; do
+      how=(--compile "$mode") most=150
+      [ "$mode" != model ] || most=90
+      [ "$mode" != eager ] || how=()
+      attempt "$label" 45 $most "$file.json" "$file.err" \
         env "TORCHINDUCTOR_CACHE_DIR=$work/inductor" "TRITON_CACHE_DIR=$work/triton" \
         python3 bench/pytorch_baseline.py --device cuda --kind "$kind" --size "$size" --precision bf16 --batch "$batch" \
-        --accumulate "$micro_steps" --steps "$steps" --warmup 1 $mode || break
-      case "$status" in
-        0) pass "PyTorch $kind $size" "$([ -n "$mode" ] || echo "not ")compiled" ;;
-        124) leave_out "PyTorch $kind $size" "cut off after $limit s" ;;
+        --accumulate "$micro_steps" --steps "$steps" --warmup 1 "${how[@]}" || break
+      case "$status $mode" in
+        "0 model") pass "$label" "compiled as a whole" ;;
+        "0 blocks") pass "$label" "compiled by blocks" ;;
+        "0 eager") pass "$label" "not compiled" ;;
+        # The blocks take its place.
+        "124 model") row "$label, compiled as a whole" "cut off after $limit s" ;;
+        *" model") row "$label, compiled as a whole" "it failed with status $status: $(last_line "$file.err")" ;;
+        124*) leave_out "$label" "cut off after $limit s" ;;
         # Its failure is none of ours.
-        *) leave_out "PyTorch $kind $size" "it failed with status $status: $(last_line "$file.err")" ;;
+        *) leave_out "$label" "it failed with status $status: $(last_line "$file.err")" ;;
       esac
       if [ "$status" = 0 ]; then break; fi
-      # Compiled or not, it takes the same memory or more.
-      if grep -q OutOfMemory "$file.err"; then status=124; fi
-      mv "$file.err" "$file.${mode:+compiled.}failed.err"
+      [ "$mode" != model ] || whole_models=no
+      # What does not fit does not fit in another mode either.
+      if [ "$mode" != model ] && grep -q OutOfMemory "$file.err"; then status=124; fi
+      mv "$file.err" "$file.$mode.failed.err"
       rm -f "$file.json"
-      [ "$status" != 124 ] || break
+      if [ "$status" = 124 ] && [ "$mode" != model ]; then break; fi
     done
     update_table
   done < <(configurations "$1")
@@ -560,17 +578,43 @@ unpack() {
     die "$file could not be unpacked: neither xz, nor CMake, nor Python's lzma is there, or the file is damaged"
 }
 
+# Whether code for architecture $2, as CMake names it, runs at compute capability $1, 90 for 9.0: that of 90a there alone, that of
+# 80-real at 8.x from there on; the others hold PTX, too, which later cards compile.
+runs_on() {
+  local number=${2%%[!0-9]*}
+  case "$2" in
+    *a) [ "$1" = "$number" ] ;;
+    *f | *-real) [ "$((${1} / 10))" = "$((number / 10))" ] && [ "$1" -ge "$number" ] ;;
+    *) [ "$1" -ge "${number:-0}" ] ;;
+  esac
+}
+# Ends where no kernel of the bundle runs on the card: every check would say so in words of its own.
+check_architectures() {
+  local card architecture list
+  # Of a driver that does not know the question nothing is asked.
+  card=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sed -n '1s/^\([0-9]*\)\.\([0-9]\)$/\1\2/p' || true)
+  [ -n "$card" ] || return 0
+  list=$(cat "$unpacked/architectures")
+  for architecture in ${list//;/ }; do
+    ! runs_on "$card" "$architecture" || return 0
+  done
+  die "the bundle holds kernels for sm_${list//;/, sm_} and $gpu is sm_$card: make another with" \
+    "scripts/gpu_check.sh pack --arch $([ "$card" = 90 ] && echo 90a || echo "$card")"
+}
+
 run() {
-  local file name test_seconds=$budget
+  local file name cuda test_seconds=$budget
   unpack
   mkdir -p "$report"
   report=$(cd "$report" && pwd)
   gpu=none
   if command -v nvidia-smi >/dev/null && nvidia-smi -L > /dev/null 2>&1; then
     gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | sed -n 1p)
+    check_architectures
   fi
+  cuda=$(cat "$unpacked/cuda") || die "the bundle does not tell its release of CUDA: make another with scripts/gpu_check.sh pack"
   export T6_GOLDEN_DIR=$unpacked/data/golden
-  T6_CUBLASLT=${T6_CUBLASLT:-$(find_library libcublasLt.so.13)} T6_CUDNN=${T6_CUDNN:-$(find_library libcudnn.so.9)}
+  T6_CUBLASLT=${T6_CUBLASLT:-$(find_library "libcublasLt.so.$cuda")} T6_CUDNN=${T6_CUDNN:-$(find_library libcudnn.so.9)}
   export T6_CUBLASLT T6_CUDNN
   attention_kernels=${T6_ATTENTION:-${T6_CUDNN:+cudnn}}
   attention_kernels=${attention_kernels:-auto}
@@ -585,7 +629,7 @@ run() {
   cat > "$raw/head.md" <<HEAD
 # $gpu
 
-Commit $(cat "$unpacked/commit") for sm_$(sed 's/;/, sm_/g' "$unpacked/architectures").
+Commit $(cat "$unpacked/commit") for sm_$(sed 's/;/, sm_/g' "$unpacked/architectures"), CUDA $cuda.
 cuBLASLt: ${T6_CUBLASLT:-not found}. cuDNN: ${T6_CUDNN:-not found}.
 Parts: $parts. Shard $shard, budget $budget s.
 

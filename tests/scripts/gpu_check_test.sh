@@ -18,7 +18,13 @@ fake() { # FILE, whose body comes from standard input
   { printf '#!/usr/bin/env bash\nprintf "%%s %%s\\n" "${0##*/}" "$*" >> "$FAKE_LOG"\n'; cat; } > "$1"
   chmod +x "$1"
 }
-fake "$folder/bin/nvidia-smi" <<< '[ -z "${FAKE_NO_GPU:-}" ] || exit 9; echo "NVIDIA H100, 580, 81559 MiB"'
+fake "$folder/bin/nvidia-smi" <<'E2'
+[ -z "${FAKE_NO_GPU:-}" ] || exit 9
+case "$*" in
+  *compute_cap*) echo "${FAKE_CAPABILITY:-9.0}" ;;
+  *) echo "NVIDIA H100, 580, 81559 MiB" ;;
+esac
+E2
 fake "$folder/bin/ldconfig" <<< 'exit 1'
 fake "$folder/bin/nvcc" <<< 'while [ "$1" != -o ]; do shift; done; printf "exit 9\n" > "$2"; chmod +x "$2"'
 real_python=$(command -v python3 || true)
@@ -27,7 +33,9 @@ fake "$folder/bin/python3" <<E2
 case "\$*" in
   *sys.path*) echo "$folder/site $folder/nowhere" ;;
   bench/gpu_table.py*) echo "| table of \$(cd "\$2" && echo bench_*.json peer_*.json) |" ;;
-  bench/pytorch_baseline.py*) [ -z "\${FAKE_NO_COMPILER:-}" ] || [[ \$* != *--compile* ]] || { echo no compiler >&2; exit 1; }; echo '{}' ;;
+  bench/pytorch_baseline.py*) [ -z "\${FAKE_NO_COMPILER:-}" ] || [[ \$* != *--compile* ]] || { echo no compiler >&2; exit 1; }
+    [ -z "\${FAKE_NO_WHOLE:-}" ] || [[ \$* != *"--compile model"* ]] || { echo too large >&2; exit 1; }
+    echo '{}' ;;
 esac
 E2
 fake "$folder/bin/compute-sanitizer" <<'E2'
@@ -83,7 +91,9 @@ done
 printf 'tensor Gpu*\nops *\nmodel *Golden*-*F64*\n' > "$folder/bundle/filters"
 echo abc > "$folder/bundle/commit"
 echo 90a > "$folder/bundle/architectures"
-(cd "$folder/bundle" && cmake -E tar cJf "$folder/packed/bundle.tar.xz" bin lib data filters commit architectures)
+echo 13 > "$folder/bundle/cuda"
+touch "$folder/cuda/lib64/libcublasLt.so.12"
+(cd "$folder/bundle" && cmake -E tar cJf "$folder/packed/bundle.tar.xz" bin lib data filters commit architectures cuda)
 
 export FAKE_LOG=$folder/log CUDA_HOME=$folder/cuda PATH=$folder/bin:$PATH
 unset T6_CUDNN T6_CUBLASLT T6_ATTENTION T6_TEST_DEVICE
@@ -159,7 +169,44 @@ says "| mqa small | FAILED: status 2: t6: cuDNN does not take it |"
 says "| mqa small, without insisting on cuDNN | 401235 tokens/s, MFU 36.7 %, 10.0 GiB (estimate 10.2), attention forward on cuDNN, "
 says "| PyTorch tpa small | left out: it failed with status 1: no compiler |"
 says "| PyTorch tpa small | not compiled |"
+says "| PyTorch tpa small, compiled as a whole | it failed with status 1: no compiler |"
+! grep -q -- "--kind mqa .*--compile model" "$FAKE_LOG" || wrong "a model that does not lead was compiled as a whole"
 says "2 checks failed, 2 were left out."
+
+case="PyTorch is compiled as a whole, or by blocks"
+check 0 --parts peers --kinds tpa,mha,mqa --sizes small
+says "| PyTorch tpa small | compiled as a whole |"
+says "| PyTorch mha small | compiled as a whole |"
+says "| PyTorch mqa small | compiled by blocks |"
+check 0 FAKE_NO_WHOLE=1 --parts peers --kinds tpa,mha --sizes small
+says "| PyTorch tpa small, compiled as a whole | it failed with status 1: too large |"
+says "| PyTorch tpa small | compiled by blocks |"
+says "| PyTorch mha small | compiled by blocks |"
+[ "$(grep -c -- '--compile model' "$FAKE_LOG")" = 1 ] || wrong "compiling as a whole was tried again"
+
+case="kernels for another card"
+for capability in 8.0 10.0; do
+  check 2 FAKE_CAPABILITY=$capability --parts bench --kinds mla --sizes small
+  grep -qF "the bundle holds kernels for sm_90a and NVIDIA H100, 580, 81559 MiB is sm_${capability/./}: make another" "$folder/out" ||
+    wrong "it does not say what does not fit: $(cat "$folder/out")"
+done
+sed -n '/^runs_on() {/,/^}$/p' "$script" > "$folder/function.sh"
+for words in "90 90a" "90 80" "90 80-virtual" "89 80-real" "103 100f" "120 native"; do
+  # shellcheck disable=SC2086
+  bash -c '. "$1"; runs_on "$2" "$3"' - "$folder/function.sh" $words || wrong "code for an architecture does not run: $words"
+done
+for words in "80 90a" "100 90a" "80 90" "90 80-real" "80 86-real" "120 100f"; do
+  # shellcheck disable=SC2086
+  ! bash -c '. "$1"; runs_on "$2" "$3"' - "$folder/function.sh" $words || wrong "code for an architecture runs: $words"
+done
+
+case="cuBLASLt of the CUDA that the bundle was built with"
+mkdir "$folder/packed12"
+echo 12 > "$folder/bundle/cuda"
+(cd "$folder/bundle" && cmake -E tar cJf "$folder/packed12/bundle.tar.xz" bin lib data filters commit architectures cuda)
+check 0 --bundle "$folder/packed12" --parts bench --kinds mla --sizes small
+says "for sm_90a, CUDA 12."
+says "cuBLASLt: $folder/cuda/lib64/libcublasLt.so.12."
 
 case="tools that find no planted error prove nothing"
 check 1 FAKE_PLANTED=0 --parts sanitizer
