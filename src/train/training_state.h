@@ -15,8 +15,8 @@
 
 namespace t6::train {
 
-// params/<name>, without padding, whole; for loading alone: a model to train, to evaluate or to generate with, which may
-// be allocated for inference: what is loaded is then rounded to its dtype. Compute copies are filled, too.
+// params/<name>, without padding, whole; for loading alone: a model to train, to evaluate or to generate with, which
+// may be allocated for inference: what is loaded is then rounded to its dtype. Compute copies are filled, too.
 checkpoint::State model_state(const ParameterStore& store);
 
 // Of that and of adamw/m/<name>, adamw/v/<name> this rank's share: with a sharded optimizer what it owns,

@@ -54,8 +54,8 @@ struct RankEnd {
 };
 
 // The command of a rank whose end is to be recorded below `folder`, for rank_ends(). mpirun signals the whole process
-// group: the rank gets SIGTERM as it would alone, the shell around it stays to record that. SIGKILL, which follows within
-// milliseconds, ends both.
+// group: the rank gets SIGTERM as it would alone, the shell around it stays to record that. SIGKILL, which follows
+// within milliseconds, ends both.
 inline std::vector<std::string> recorded(const std::filesystem::path& folder, const std::vector<std::string>& command) {
   std::vector<std::string> words = {"/bin/sh", "-c",
                                     "trap : TERM; of=\"$1\"/rank.${OMPI_COMM_WORLD_RANK:-$RANK}; shift; "
