@@ -230,6 +230,7 @@ Hdf5Layout read_hdf5_layout(const io::File& file) {
     // Started, and in no other thread's hands, before the process forks.
     const hdf5::Guard guarded = hdf5::guard();
     hdf5::start();
+    // A second and 256 MiB, and for many tensors more: a file of them is large.
     read = run_in_child([&] { return Walk(file).told(); }, {.memory_bytes = (uint64_t{256} << 20) + bytes / 16,
                                                             .processor_seconds = 1 + static_cast<int>(bytes >> 28)});
   }

@@ -16,7 +16,7 @@ using hdf5::Handle;
 using hdf5::last_error;
 
 constexpr size_t kMaxStringAttribute = 4096;
-constexpr uint64_t kReaderMemory = uint64_t{256} << 20;
+constexpr uint64_t kReaderMemory = uint64_t{256} << 20;  // of the child: an input gets no more (R19)
 
 class Reader {
  public:
